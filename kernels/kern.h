@@ -1,0 +1,284 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* kern.h - the operations that a transformer step is made of, one table per backend.
+ *
+ * Backends: "ref" (plain scalar C, the oracle), "cpu" (OpenMP; the instruction set is chosen inside, at run time),
+ * later "cuda".  Operations neither allocate nor wait for the device; they are issued in order on one stream.
+ * The host-visible memory of a backend comes from kern_alloc(); on CPU backends it is ordinary memory.
+ *
+ * Data between operations: the residual stream, GEMM results, q and logits are FP32.  What a GEMM reads ("act") is
+ * BF16 when its weights are BF16, else FP32: kern_act_dtype().  Accumulation is FP32 everywhere.
+ *
+ * Every row's result is independent of the other rows of the batch, bit for bit: one order of additions per row for
+ * every m.  Sizes called _local concern this rank's shard; a size of 0 is legal and makes the operation empty.
+ * Threads: one thread at a time per backend (the engine thread); the backend has its own team.
+ */
+#ifndef KERN_H
+#define KERN_H
+
+#include <stdint.h>
+
+#include "base/segtree.h"
+#include "base/status.h"
+
+#define KERN_ABI 1
+
+typedef enum kern_dtype {
+    KERN_DTYPE_F32 = 0,
+    KERN_DTYPE_BF16 = 1,
+    KERN_DTYPE_F16 = 2
+} kern_dtype;
+
+size_t kern_dtype_bytes(kern_dtype t);
+const char *kern_dtype_name(kern_dtype t);   /* "float32", "bfloat16", "float16" */
+kern_dtype kern_act_dtype(kern_dtype weights); /* BF16 -> BF16; F32, F16 -> F32 */
+
+typedef struct kern_ops kern_ops;
+typedef struct kern_weight kern_weight; /* a matrix [n, k] in the backend's own packing; opaque */
+typedef struct kern_kv kern_kv;         /* a paged key/value cache; opaque */
+
+/* First member of every backend's own struct. */
+typedef struct kern_backend {
+    const kern_ops *ops;
+    int n_threads;
+    const char *isa; /* "scalar", "generic", "avx2", "avx512", "amx" */
+} kern_backend;
+
+typedef struct kern_open_args {
+    int n_threads;   /* >= 1 */
+    const char *isa; /* NULL: best of this machine (TPSERVE_CPU_ISA is resolved by the launcher) */
+} kern_open_args;
+
+/* ---- weights ---- */
+typedef enum kern_layout {
+    KERN_LAYOUT_PACKED = 0, /* for gemm (and embed, where the head is tied) */
+    KERN_LAYOUT_ROWS = 1    /* row-major: for embed only */
+} kern_layout;
+
+typedef struct kern_weight_desc {
+    int64_t n, k; /* out, in: as nn.Linear stores it */
+    kern_dtype dtype;
+    kern_layout layout;
+} kern_weight_desc;
+
+/* A block of source elements [n_rows, n_cols] that goes to rows row.. and columns 0..k of the weight. */
+typedef struct kern_weight_rows {
+    int64_t row, n_rows;
+    const void *src;      /* unaligned is fine; row i starts at src + i * src_stride bytes */
+    size_t src_stride;    /* bytes between rows */
+    kern_dtype src_dtype; /* converted to the weight's dtype, round to nearest even */
+} kern_weight_rows;
+
+/* ---- operations ---- */
+typedef struct kern_embed_args {
+    float *out;          /* [m, k] */
+    const kern_weight *table; /* [n_local, k]: vocabulary rows vocab_first .. vocab_first + n_local */
+    const int32_t *ids;  /* [m] global token ids; a row whose id is not local becomes zeros */
+    int m;
+    int32_t vocab_first;
+} kern_embed_args;
+
+/* residual += add; out = residual * rsqrt(mean(residual^2) + eps) * weight.  Statistics in FP32. */
+typedef struct kern_rmsnorm_args {
+    void *out;           /* [m, dim] of out_dtype */
+    float *residual;     /* [m, dim] in/out */
+    const float *add;    /* [m, dim] or NULL */
+    const float *weight; /* [dim] */
+    int m, dim;
+    float eps;
+    kern_dtype out_dtype; /* F32 or BF16 */
+} kern_rmsnorm_args;
+
+/* How K is cut for a row-parallel sum (base/segtree.h): this rank's run of segments in local columns. */
+typedef struct kern_ksplit {
+    int seg_first, n_seg;     /* global index of the first segment; segments here */
+    int32_t k_end[TP_SEG_MAX]; /* local column where segment i ends; may repeat (empty segment = zeros) */
+} kern_ksplit;
+
+/* out = in * w^T (+ bias).  Without split: one sum over K per element, K ascending.  With split: the roots of the
+ * run, out [n_roots, m, n], n_roots = tp_seg_roots(); bias must then be NULL. */
+typedef struct kern_gemm_args {
+    float *out;          /* [m, n] or [n_roots, m, n] */
+    const void *in;      /* [m, k] of kern_act_dtype(w) */
+    const kern_weight *w;
+    const float *bias;   /* [n] or NULL */
+    int m;
+    const kern_ksplit *split; /* NULL: none */
+    void *scratch;       /* kern_gemm_scratch_bytes(); may be NULL when that is 0 */
+} kern_gemm_args;
+
+/* cos and sin of pos * inv_freq, times amplitude; the product and the functions in FP32. */
+typedef struct kern_rope_table_args {
+    float *cos_sin;          /* [m, n_freq, 2] */
+    const int32_t *pos;      /* [m] */
+    const float *inv_freq;   /* [n_freq] */
+    int m, n_freq;
+    float amplitude;
+} kern_rope_table_args;
+
+/* On each row of qkv [n_q | n_kv | n_kv heads]: per-head RMSNorm of q and k (where given), half-rotation RoPE of the
+ * first 2 * n_freq elements of every q and k head, then k and v go to the cache.  q stays in place. */
+typedef struct kern_qkv_args {
+    float *qkv;              /* [m, (n_q + 2 * n_kv) * head_dim] in/out; bias already added */
+    const float *cos_sin;    /* [m, n_freq, 2] */
+    const float *q_norm, *k_norm; /* [head_dim] or NULL */
+    float norm_eps;
+    int m, n_q, n_kv, head_dim, n_freq;
+    kern_kv *kv;
+    int layer;
+    const int32_t *kv_index; /* [m] block_id * block_tokens + offset; -1: do not write */
+} kern_qkv_args;
+
+typedef struct kern_attn_seq {
+    int32_t row;       /* first of its rows in q */
+    int32_t n_rows;    /* new tokens in this step */
+    int32_t ctx;       /* tokens in the cache including the new ones: row i sees positions 0 .. ctx - n_rows + i */
+    int32_t table;     /* its block table starts at block_tables[table] */
+} kern_attn_seq;
+
+/* Causal softmax(q k^T * scale) v over the paged cache.  Query head h (local) reads KV head kv_of_q[h] (local).  The
+ * order of additions of a row depends on its position only: chunked, batched or recomputed, the bits are equal. */
+typedef struct kern_attn_args {
+    void *out;            /* [m, n_q * head_dim] of out_dtype */
+    const float *q;       /* row r at q + r * q_stride */
+    int64_t q_stride;     /* elements */
+    kern_kv *kv;
+    int layer;
+    const kern_attn_seq *seqs; /* [n_seqs] */
+    const int32_t *block_tables;
+    const int32_t *kv_of_q;    /* [n_q] */
+    int n_seqs, n_q, head_dim;
+    float scale;
+    int window;           /* 0 = full; else key j is seen by position i iff i - window < j <= i */
+    kern_dtype out_dtype; /* F32 or BF16 */
+    void *scratch;        /* kern_attn_scratch_bytes() */
+} kern_attn_args;
+
+typedef struct kern_silu_mul_args {
+    void *out;       /* [m, n] of out_dtype: silu(in[:, :n]) * in[:, n:] */
+    const float *in; /* [m, 2 * n] gate | up */
+    int m, n;
+    kern_dtype out_dtype;
+} kern_silu_mul_args;
+
+typedef struct kern_gather_args {
+    float *out;          /* [n, dim]: row idx[i] of in */
+    const float *in;
+    const int32_t *idx;  /* [n] */
+    int n, dim;
+} kern_gather_args;
+
+/* ---- sampling over a shard of the vocabulary ---- */
+/* One row's changes to its logits, in this order: allowed list, bias, penalties, forbidden ids. */
+typedef struct kern_adjust_row {
+    int32_t row;
+    float repetition, frequency, presence; /* 1, 0, 0 = none */
+    const int32_t *history; /* global ids: prompt, then output */
+    int32_t n_prompt, n_history;
+    const int32_t *bias_ids;  /* [n_bias] */
+    const float *bias;
+    int32_t n_bias;
+    const int32_t *forbidden; /* [n_forbidden]: to -inf (eos while below min_tokens, bad words) */
+    int32_t n_forbidden;
+    const int32_t *allowed;   /* [n_allowed]: all others to -inf; NULL = all allowed */
+    int32_t n_allowed;
+} kern_adjust_row;
+
+typedef struct kern_adjust_args {
+    float *logits;      /* [.., ld] in/out */
+    int64_t ld;
+    int32_t vocab_first, n_local;
+    const kern_adjust_row *rows;
+    int n_rows;
+    int32_t *scratch;   /* [n_local], zero on entry and on return */
+} kern_adjust_args;
+
+/* The k best of each row by (value descending, id ascending), as global ids; short rows are filled with -inf, -1.
+ * NaN counts as -inf. */
+typedef struct kern_topk_args {
+    const float *logits;     /* [.., ld] */
+    int64_t ld;
+    const int32_t *rows;     /* [n_rows] row numbers */
+    int n_rows, k;           /* k <= 1024 */
+    int32_t vocab_first, n_local;
+    float *val;              /* [n_rows, k] */
+    int32_t *id;             /* [n_rows, k] */
+} kern_topk_args;
+
+/* Per row and vocabulary chunk: max of l, sum of exp((l - max) * inv_temp) in one order, and one token drawn from the
+ * chunk in proportion, by the number philox(seed, counter, global chunk).  Chunks are the same at every TP size. */
+typedef struct kern_chunk_row {
+    int32_t row;
+    float inv_temp;
+    uint64_t seed, counter;
+} kern_chunk_row;
+
+typedef struct kern_chunk_stat {
+    float max, sum;
+    int32_t pick;      /* global id; -1 when the whole chunk is -inf */
+    float pick_logit;
+} kern_chunk_stat;
+
+typedef struct kern_chunk_args {
+    const float *logits; /* [.., ld] */
+    int64_t ld;
+    const kern_chunk_row *rows;
+    int n_rows;
+    int32_t vocab_first, n_local;
+    int32_t chunk_tokens;      /* vocab_first is a multiple of it */
+    kern_chunk_stat *out;      /* [n_rows, ceil(n_local / chunk_tokens)] */
+    float *scratch;            /* [n_threads, chunk_tokens] */
+} kern_chunk_args;
+
+/* ---- KV cache ---- */
+typedef struct kern_kv_desc {
+    int n_layers, n_kv, head_dim; /* n_kv: local heads */
+    int block_tokens;             /* 16; a multiple of 16 */
+    int32_t n_blocks;
+    kern_dtype dtype;
+} kern_kv_desc;
+
+struct kern_ops {
+    uint32_t abi; /* KERN_ABI */
+    const char *name;
+    tp_status (*open)(kern_backend **out, const kern_open_args *a);
+    void (*close)(kern_backend *be);
+    bool (*isa_supported)(const char *isa); /* can this machine run it? */
+
+    /* memory: zeroed; freed with free */
+    tp_status (*alloc)(kern_backend *be, size_t bytes, void **out);
+    void (*free)(kern_backend *be, void *p);
+
+    size_t (*weight_bytes)(const kern_backend *be, const kern_weight_desc *d);
+    tp_status (*weight_create)(kern_backend *be, const kern_weight_desc *d, kern_weight **out);
+    tp_status (*weight_put)(kern_backend *be, kern_weight *w, const kern_weight_rows *rows);
+    void (*weight_destroy)(kern_backend *be, kern_weight *w);
+
+    size_t (*kv_block_bytes)(const kern_backend *be, const kern_kv_desc *d); /* one block, all layers */
+    tp_status (*kv_create)(kern_backend *be, const kern_kv_desc *d, kern_kv **out);
+    void (*kv_destroy)(kern_backend *be, kern_kv *kv);
+    tp_status (*kv_copy_block)(kern_backend *be, kern_kv *kv, int32_t dst, int32_t src);
+
+    size_t (*gemm_scratch_bytes)(const kern_backend *be, int m_max, int64_t n_max, int64_t k_max);
+    size_t (*attn_scratch_bytes)(const kern_backend *be, int n_q, int head_dim, int ctx_max);
+
+    tp_status (*embed)(kern_backend *be, const kern_embed_args *a);
+    tp_status (*rmsnorm)(kern_backend *be, const kern_rmsnorm_args *a);
+    tp_status (*gemm)(kern_backend *be, const kern_gemm_args *a);
+    tp_status (*rope_table)(kern_backend *be, const kern_rope_table_args *a);
+    tp_status (*qkv)(kern_backend *be, const kern_qkv_args *a);
+    tp_status (*attn)(kern_backend *be, const kern_attn_args *a);
+    tp_status (*silu_mul)(kern_backend *be, const kern_silu_mul_args *a);
+    tp_status (*gather)(kern_backend *be, const kern_gather_args *a);
+    tp_status (*adjust)(kern_backend *be, const kern_adjust_args *a);
+    tp_status (*topk)(kern_backend *be, const kern_topk_args *a);
+    tp_status (*chunk_stats)(kern_backend *be, const kern_chunk_args *a);
+};
+
+const kern_ops *kern_ref_ops(void);
+const kern_ops *kern_cpu_ops(void);
+/* By name; NULL when unknown. */
+const kern_ops *kern_find_ops(const char *name);
+
+#include "kernels/kern_inline.h"
+
+#endif
