@@ -1,0 +1,175 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* engine.h - the whole runtime as the API sees it: submit token ids, read events.
+ *
+ * One engine per process.  On rank 0 its thread owns the scheduler, the KV cache, the device and the group; on the
+ * other ranks it follows the step plans of rank 0.  API threads only submit, poll and cancel.
+ * Requests are handles with a generation inside: a stale one is caught, never followed.
+ */
+#ifndef RT_ENGINE_H
+#define RT_ENGINE_H
+
+#include <stdint.h>
+
+#include "base/status.h"
+#include "comm/comm.h"
+#include "kernels/kern.h"
+#include "runtime/stats.h"
+#include "runtime/template/template.h"
+#include "runtime/tokenizer/tokenizer.h"
+
+#define RT_LOGPROBS_MAX     20
+#define RT_STOP_STRINGS_MAX 4
+#define RT_STOP_BYTES_MAX   256
+#define RT_STOP_IDS_MAX     128
+#define RT_BIAS_MAX         1024
+#define RT_ALLOWED_MAX      1024
+#define RT_CHOICES_MAX      128
+#define RT_OUTBOX_BYTES     (256 * 1024) /* a client further behind than this is cut off */
+
+typedef struct rt_engine rt_engine;
+typedef struct rt_request rt_request;
+
+typedef struct rt_engine_options {
+    const char *model_dir;
+    const char *dtype;             /* "auto", "float32", "bfloat16", "float16" */
+    int64_t max_model_len;         /* 0 = what the model supports */
+    int max_num_seqs;              /* 0 = default */
+    int max_num_batched_tokens;    /* 0 = default */
+    int block_tokens;              /* 0 = 16 */
+    int64_t kv_cache_memory_bytes; /* of this rank; 0 = default share of memory */
+    double memory_share;           /* --gpu-memory-utilization: share of memory for the default; 0 = 0.5 on CPU */
+    double watermark;              /* share of blocks kept free at admission; < 0 = 0.01 */
+    int max_num_queued_reqs;       /* 0 = default (4 * max_num_seqs, at least 256) */
+    int64_t max_num_queued_tokens; /* 0 = no limit */
+    bool dummy_weights;
+    bool progress;
+} rt_engine_options;
+
+typedef enum rt_engine_state {
+    RT_ENGINE_LOADING,
+    RT_ENGINE_SERVING,
+    RT_ENGINE_DRAINING,
+    RT_ENGINE_RANK_LOST,
+    RT_ENGINE_DEAD
+} rt_engine_state;
+
+typedef struct rt_engine_info {
+    int64_t max_model_len;
+    int32_t vocab;              /* rows of the head: largest legal token id + 1 */
+    int n_ranks, max_num_seqs, block_tokens;
+    int32_t n_blocks;
+    kern_dtype dtype;
+    const int32_t *eos;         /* [n_eos] */
+    int n_eos;
+    float gen_temperature, gen_top_p, gen_min_p, gen_repetition_penalty; /* < 0 = not given */
+    int gen_top_k;
+    char fingerprint[48];       /* "fp_<build>_<model hash>_<tp>" */
+} rt_engine_info;
+
+/* Collective: loads the model on every rank, and on rank 0 the tokenizer and the template too. */
+TP_MUST_USE tp_status rt_engine_create(rt_engine **out, const rt_engine_options *opt,
+                                       kern_backend *be, comm_group *g);
+void rt_engine_destroy(rt_engine *e);
+/* Serves until drained or broken.  Rank 0: scheduler loop; others: follow the plans.  COMM, TIMEOUT, DEVICE when the
+ * group is lost: the caller ends the job with comm_abort(). */
+TP_MUST_USE tp_status rt_engine_run(rt_engine *e);
+
+/* Any thread of rank 0.  New requests are refused from now on; run() returns when the running ones are done or
+ * timeout_ms passed (those left end with RT_FINISH_ERROR, code "shutdown").  Calling again shortens the time. */
+void rt_engine_drain(rt_engine *e, int64_t timeout_ms);
+rt_engine_state rt_engine_get_state(const rt_engine *e); /* an atomic read */
+
+const rt_engine_info *rt_engine_get_info(const rt_engine *e);
+const rt_tokenizer *rt_engine_tokenizer(const rt_engine *e);
+const rt_template *rt_engine_template(const rt_engine *e); /* NULL: the model has none */
+void rt_engine_stats(const rt_engine *e, rt_stats *out);    /* a snapshot; any thread */
+
+/* ---- requests (rank 0, any thread) ---- */
+typedef struct rt_sampling {
+    float temperature; /* 0 = greedy */
+    float top_p;       /* 1 = off */
+    float min_p;       /* 0 = off */
+    float repetition_penalty, frequency_penalty, presence_penalty; /* 1, 0, 0 = off */
+    int32_t top_k;     /* 0 = off */
+    int32_t max_tokens, min_tokens;
+    int32_t n_logprobs;        /* -1 = none; 0..20 */
+    int32_t n_prompt_logprobs; /* -1 = none; 0..20 */
+    uint64_t seed;
+    bool ignore_eos;
+} rt_sampling;
+
+/* Greedy, 16 tokens, everything else off. */
+rt_sampling rt_sampling_default(void);
+
+typedef struct rt_request_desc {
+    const int32_t *prompt; /* [n_prompt]; 1 .. max_model_len - 1 ids, all < vocab */
+    int32_t n_prompt;
+    int n; /* choices 1..128; choice i draws with seed + i */
+    rt_sampling sampling;
+    const int32_t *stop_ids;
+    int n_stop_ids;
+    const char *const *stop; /* strings, matched across token borders */
+    int n_stop;
+    bool include_stop;         /* keep the stop string in the text */
+    bool skip_special_tokens;  /* special tokens add no text */
+    const int32_t *bias_ids;
+    const float *bias;
+    int n_bias;
+    const int32_t *allowed; /* NULL = all */
+    int n_allowed;
+    /* Called by the engine thread when events wait and the reader had emptied the box (or it is half full, when
+     * `batched`), and at the end.  Must not block or call back into the engine. */
+    void (*notify)(void *ctx);
+    void *ctx;
+    bool batched; /* the reader wants everything at the end (no stream) */
+} rt_request_desc;
+
+/* Copies everything.  Errors (text kept): INVALID, FULL (queue is full: 429), DRAINING, LIMIT (can never fit the KV
+ * cache), NOMEM. */
+TP_MUST_USE tp_status rt_engine_submit(rt_engine *e, const rt_request_desc *d, rt_request **out);
+
+typedef enum rt_finish {
+    RT_FINISH_NONE = 0,
+    RT_FINISH_STOP,   /* eos, stop id or stop string */
+    RT_FINISH_LENGTH, /* max_tokens or the context is full */
+    RT_FINISH_ABORT,  /* cancelled by the reader */
+    RT_FINISH_ERROR   /* see error_code */
+} rt_finish;
+
+typedef struct rt_logprob {
+    int32_t id;
+    float logprob;
+} rt_logprob;
+
+typedef enum rt_event_kind {
+    RT_EVENT_PROMPT, /* one prompt token's logprobs, in order; only when asked for */
+    RT_EVENT_TOKEN,  /* one generated token, and the text that it lets out (maybe none) */
+    RT_EVENT_FINISH  /* the choice is over; text holds what was held back */
+} rt_event_kind;
+
+typedef struct rt_event {
+    rt_event_kind kind;
+    int choice;
+    int32_t token;          /* PROMPT, TOKEN */
+    bool hidden;            /* TOKEN: ends the text and is not part of it (eos, stop id) */
+    float logprob;          /* raw distribution; when asked for.  First prompt token: NaN */
+    const rt_logprob *top;  /* [n_top] best first */
+    int n_top;
+    const char *text;       /* UTF-8, not NUL-terminated */
+    size_t text_len;
+    rt_finish finish;       /* FINISH */
+    int32_t stop_token;     /* FINISH by a stop id that is not eos; else -1 */
+    int stop_string;        /* FINISH by stop[i]; else -1 */
+    const char *error_code; /* ERROR: "shutdown", "rank_lost", "engine_dead", "internal_error", "slow_client" */
+} rt_event;
+
+/* Next event in order, false when none waits.  Pointers live until the next call.  One reader at a time. */
+bool rt_request_next(rt_request *r, rt_event *ev);
+/* All choices have delivered their FINISH. */
+bool rt_request_done(const rt_request *r);
+/* The reader has gone: blocks are freed within a step; no further notify after this returns. */
+void rt_request_cancel(rt_request *r);
+/* Ends the handle (cancels first when unfinished). */
+void rt_request_release(rt_request *r);
+
+#endif
