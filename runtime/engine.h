@@ -3,7 +3,7 @@
  *
  * One engine per process.  On rank 0 its thread owns the scheduler, the KV cache, the device and the group; on the
  * other ranks it follows the step plans of rank 0.  API threads only submit, poll and cancel.
- * Requests are handles with a generation inside: a stale one is caught, never followed.
+ * A request handle belongs to the reader that submitted it until rt_request_release().
  */
 #ifndef RT_ENGINE_H
 #define RT_ENGINE_H
@@ -37,10 +37,13 @@ typedef struct rt_engine_options {
     int max_num_batched_tokens;    /* 0 = default */
     int block_tokens;              /* 0 = 16 */
     int64_t kv_cache_memory_bytes; /* of this rank; 0 = default share of memory */
-    double memory_share;           /* --gpu-memory-utilization: share of memory for the default; 0 = 0.5 on CPU */
+    double
+        memory_share; /* --gpu-memory-utilization: share of memory for the default; 0 = 0.5 on CPU */
     double watermark;              /* share of blocks kept free at admission; < 0 = 0.01 */
     int max_num_queued_reqs;       /* 0 = default (4 * max_num_seqs, at least 256) */
     int64_t max_num_queued_tokens; /* 0 = no limit */
+    const char *comm;              /* "auto", "self", "mpi", "shm" */
+    int64_t step_timeout_ms;       /* longest wait for another rank inside a step; 0 = 10 s */
     bool dummy_weights;
     bool progress;
 } rt_engine_options;
@@ -55,21 +58,22 @@ typedef enum rt_engine_state {
 
 typedef struct rt_engine_info {
     int64_t max_model_len;
-    int32_t vocab;              /* rows of the head: largest legal token id + 1 */
+    int32_t vocab; /* rows of the head: largest legal token id + 1 */
     int n_ranks, max_num_seqs, block_tokens;
     int32_t n_blocks;
     kern_dtype dtype;
-    const int32_t *eos;         /* [n_eos] */
+    const int32_t *eos; /* [n_eos] */
     int n_eos;
     float gen_temperature, gen_top_p, gen_min_p, gen_repetition_penalty; /* < 0 = not given */
     int gen_top_k;
-    char fingerprint[48];       /* "fp_<build>_<model hash>_<tp>" */
+    char fingerprint[48]; /* "fp_<build>_<model hash>_<tp>" */
 } rt_engine_info;
 
 /* Collective: loads the model on every rank, and on rank 0 the tokenizer and the template too. */
 TP_MUST_USE tp_status rt_engine_create(rt_engine **out, const rt_engine_options *opt,
-                                       kern_backend *be, comm_group *g);
+                                       kern_backend *be, const comm_world *world);
 void rt_engine_destroy(rt_engine *e);
+comm_group *rt_engine_group(rt_engine *e);
 /* Serves until drained or broken.  Rank 0: scheduler loop; others: follow the plans.  COMM, TIMEOUT, DEVICE when the
  * group is lost: the caller ends the job with comm_abort(). */
 TP_MUST_USE tp_status rt_engine_run(rt_engine *e);
@@ -82,15 +86,15 @@ rt_engine_state rt_engine_get_state(const rt_engine *e); /* an atomic read */
 const rt_engine_info *rt_engine_get_info(const rt_engine *e);
 const rt_tokenizer *rt_engine_tokenizer(const rt_engine *e);
 const rt_template *rt_engine_template(const rt_engine *e); /* NULL: the model has none */
-void rt_engine_stats(const rt_engine *e, rt_stats *out);    /* a snapshot; any thread */
+void rt_engine_stats(const rt_engine *e, rt_stats *out);   /* a snapshot; any thread */
 
 /* ---- requests (rank 0, any thread) ---- */
 typedef struct rt_sampling {
-    float temperature; /* 0 = greedy */
-    float top_p;       /* 1 = off */
-    float min_p;       /* 0 = off */
+    float temperature;                                             /* 0 = greedy */
+    float top_p;                                                   /* 1 = off */
+    float min_p;                                                   /* 0 = off */
     float repetition_penalty, frequency_penalty, presence_penalty; /* 1, 0, 0 = off */
-    int32_t top_k;     /* 0 = off */
+    int32_t top_k;                                                 /* 0 = off */
     int32_t max_tokens, min_tokens;
     int32_t n_logprobs;        /* -1 = none; 0..20 */
     int32_t n_prompt_logprobs; /* -1 = none; 0..20 */
@@ -110,8 +114,8 @@ typedef struct rt_request_desc {
     int n_stop_ids;
     const char *const *stop; /* strings, matched across token borders */
     int n_stop;
-    bool include_stop;         /* keep the stop string in the text */
-    bool skip_special_tokens;  /* special tokens add no text */
+    bool include_stop;        /* keep the stop string in the text */
+    bool skip_special_tokens; /* special tokens add no text */
     const int32_t *bias_ids;
     const float *bias;
     int n_bias;
@@ -150,17 +154,18 @@ typedef enum rt_event_kind {
 typedef struct rt_event {
     rt_event_kind kind;
     int choice;
-    int32_t token;          /* PROMPT, TOKEN */
-    bool hidden;            /* TOKEN: ends the text and is not part of it (eos, stop id) */
-    float logprob;          /* raw distribution; when asked for.  First prompt token: NaN */
-    const rt_logprob *top;  /* [n_top] best first */
+    int32_t token;         /* PROMPT, TOKEN */
+    bool hidden;           /* TOKEN: ends the text and is not part of it (eos, stop id) */
+    float logprob;         /* raw distribution; when asked for.  First prompt token: NaN */
+    const rt_logprob *top; /* [n_top] best first */
     int n_top;
-    const char *text;       /* UTF-8, not NUL-terminated */
+    const char *text; /* UTF-8, not NUL-terminated */
     size_t text_len;
-    rt_finish finish;       /* FINISH */
-    int32_t stop_token;     /* FINISH by a stop id that is not eos; else -1 */
-    int stop_string;        /* FINISH by stop[i]; else -1 */
-    const char *error_code; /* ERROR: "shutdown", "rank_lost", "engine_dead", "internal_error", "slow_client" */
+    rt_finish finish;   /* FINISH */
+    int32_t stop_token; /* FINISH by a stop id that is not eos; else -1 */
+    int stop_string;    /* FINISH by stop[i]; else -1 */
+    const char *
+        error_code; /* ERROR: "shutdown", "rank_lost", "engine_dead", "internal_error", "slow_client" */
 } rt_event;
 
 /* Next event in order, false when none waits.  Pointers live until the next call.  One reader at a time. */

@@ -25,12 +25,13 @@ typedef struct rt_stats {
     /* counters */
     uint64_t prompt_tokens, generation_tokens, preemptions, steps;
     uint64_t finished_stop, finished_length, finished_abort, finished_error; /* choices */
-    uint64_t cancelled;                      /* requests whose reader left */
-    uint64_t prefix_queries, prefix_hits;    /* tokens */
+    uint64_t cancelled;                   /* requests whose reader left */
+    uint64_t prefix_queries, prefix_hits; /* tokens */
     /* seconds */
     rt_hist ttft, inter_token, e2e, queue, inference, prefill, decode, per_output_token;
     /* tokens */
-    rt_hist prompt_len, generation_len, max_generation_len, params_max_tokens, params_n, iteration_tokens;
+    rt_hist prompt_len, generation_len, max_generation_len, params_max_tokens, params_n,
+        iteration_tokens;
 } rt_stats;
 
 /* Zeroes and sets vLLM's bucket bounds; token buckets go up to max_model_len. */
