@@ -55,8 +55,7 @@ int tp_seg_roots(int first, int n, tp_seg_node roots[TP_SEG_ROOTS_MAX])
     for (int seg = first; seg < first + n; seg++) {
         TP_ASSERT(depth <= TP_SEG_ROOTS_MAX);
         stack[depth++] = (tp_seg_node){.first = (int16_t)seg, .len = 1};
-        while (depth >= 2 &&
-               tp_seg_siblings(stack[depth - 2], stack[depth - 1], &stack[depth - 2]))
+        while (depth >= 2 && tp_seg_siblings(stack[depth - 2], stack[depth - 1], &stack[depth - 2]))
             depth--;
     }
     TP_ASSERT(depth <= TP_SEG_ROOTS_MAX);

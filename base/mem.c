@@ -1,0 +1,193 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* mem.c - counting and failing wrappers around the heap; large aligned blocks straight from the kernel.
+ *
+ * Aligned blocks of LARGE_BYTES and more are anonymous mappings on a huge page boundary: their pages are zero
+ * without being touched (the thread that first writes one decides its NUMA node) and go back to the system at
+ * once when freed.  They are kept in a list, so that tp_free can tell them from heap blocks; only a pointer on
+ * a huge page boundary is looked up, which hardly any heap pointer is.
+ */
+#include "base/mem.h"
+
+#include <errno.h>
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+
+#define HUGE_BYTES  ((size_t)2 << 20)
+#define LARGE_BYTES ((size_t)4 << 20)
+#define FAIL_OFF    INT64_C(-1)
+
+typedef struct mapping {
+    struct mapping *next;
+    void *base;
+    size_t bytes;
+} mapping;
+
+static pthread_mutex_t g_mappings_lock = PTHREAD_MUTEX_INITIALIZER;
+static mapping *g_mappings; /* owned; guarded by g_mappings_lock */
+
+static atomic_int_fast64_t g_count;
+static atomic_int_fast64_t g_fail_after = FAIL_OFF;
+static _Thread_local int g_forbidden;
+
+/* Counts one allocation; false when an injected failure is due. */
+static bool may_allocate(void)
+{
+    int_fast64_t left;
+
+    TP_ASSERT(g_forbidden == 0);
+    atomic_fetch_add_explicit(&g_count, 1, memory_order_relaxed);
+    left = atomic_load_explicit(&g_fail_after, memory_order_relaxed);
+    while (TP_UNLIKELY(left != FAIL_OFF)) {
+        if (left == 0)
+            return false;
+        if (atomic_compare_exchange_weak(&g_fail_after, &left, left - 1))
+            return true;
+    }
+    return true;
+}
+
+void *tp_malloc(size_t size)
+{
+    return may_allocate() ? malloc(size != 0 ? size : 1) : NULL;
+}
+
+void *tp_calloc(size_t n, size_t size)
+{
+    if (!may_allocate())
+        return NULL;
+    if (n == 0 || size == 0)
+        return calloc(1, 1);
+    return calloc(n, size); /* checks the product */
+}
+
+static bool is_on_huge_boundary(const void *p)
+{
+    return ((uintptr_t)p & (HUGE_BYTES - 1)) == 0;
+}
+
+void *tp_realloc(void *p, size_t size)
+{
+    return may_allocate() ? realloc(p, size != 0 ? size : 1) : NULL;
+}
+
+char *tp_strdup(const char *s)
+{
+    return tp_strndup(s, strlen(s));
+}
+
+char *tp_strndup(const char *s, size_t n)
+{
+    size_t len = strnlen(s, n);
+    char *copy = tp_malloc(len + 1);
+
+    if (copy == NULL)
+        return NULL;
+    memcpy(copy, s, len);
+    copy[len] = '\0';
+    return copy;
+}
+
+/* Maps `bytes` on a boundary of `align` and gives back what the alignment cost. */
+static void *map_aligned(size_t align, size_t bytes)
+{
+    char *raw, *base;
+    size_t head, tail;
+
+    if (bytes > SIZE_MAX - align)
+        return NULL;
+    raw = mmap(NULL, bytes + align, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (raw == MAP_FAILED)
+        return NULL;
+    head = (align - ((uintptr_t)raw & (align - 1))) & (align - 1);
+    tail = align - head;
+    base = raw + head;
+    if (head > 0)
+        (void)munmap(raw, head);
+    if (tail > 0)
+        (void)munmap(base + bytes, tail);
+    (void)madvise(base, bytes, MADV_HUGEPAGE); /* a wish: works without */
+    return base;
+}
+
+static void *large_alloc(size_t align, size_t size)
+{
+    mapping *m = malloc(sizeof *m);
+
+    if (m == NULL || size > SIZE_MAX - HUGE_BYTES)
+        goto fail;
+    m->bytes = (size + HUGE_BYTES - 1) & ~(HUGE_BYTES - 1);
+    m->base = map_aligned(align > HUGE_BYTES ? align : HUGE_BYTES, m->bytes);
+    if (m->base == NULL)
+        goto fail;
+    (void)pthread_mutex_lock(&g_mappings_lock);
+    m->next = g_mappings;
+    g_mappings = m;
+    (void)pthread_mutex_unlock(&g_mappings_lock);
+    return m->base;
+fail:
+    free(m);
+    return NULL;
+}
+
+/* Takes the mapping that starts at p out of the list; NULL when p is a heap block. */
+static mapping *take_mapping(const void *p)
+{
+    mapping **link, *found;
+
+    (void)pthread_mutex_lock(&g_mappings_lock);
+    for (link = &g_mappings; *link != NULL && (*link)->base != p; link = &(*link)->next)
+        ;
+    found = *link;
+    if (found != NULL)
+        *link = found->next;
+    (void)pthread_mutex_unlock(&g_mappings_lock);
+    return found;
+}
+
+void tp_free(void *p)
+{
+    if (TP_UNLIKELY(is_on_huge_boundary(p)) && p != NULL) {
+        mapping *m = take_mapping(p);
+
+        if (m != NULL) {
+            (void)munmap(m->base, m->bytes);
+            free(m);
+            return;
+        }
+    }
+    free(p);
+}
+
+void *tp_aligned_alloc(size_t align, size_t size)
+{
+    void *p = NULL;
+
+    TP_ASSERT(align >= 16 && (align & (align - 1)) == 0);
+    if (!may_allocate())
+        return NULL;
+    if (size >= LARGE_BYTES)
+        return large_alloc(align, size);
+    if (posix_memalign(&p, align, size != 0 ? size : 1) != 0)
+        return NULL;
+    memset(p, 0, size);
+    return p;
+}
+
+void tp_mem_forbid(bool on)
+{
+    g_forbidden += on ? 1 : -1;
+    TP_ASSERT(g_forbidden >= 0);
+}
+
+void tp_mem_fail_after(int64_t n)
+{
+    atomic_store(&g_fail_after, n < 0 ? FAIL_OFF : n);
+}
+
+int64_t tp_mem_count(void)
+{
+    return atomic_load_explicit(&g_count, memory_order_relaxed);
+}
