@@ -28,7 +28,7 @@ typedef enum tp_json_type {
 typedef struct tp_json_limits {
     int depth_max;             /* 0 = 64 */
     bool allow_duplicate_keys; /* false: an object with a repeated key is refused */
-    bool allow_nul;            /* true: \u0000 is let through (vocabularies hold it); strings are cut there */
+    bool allow_nul; /* true: \u0000 is let through (vocabularies hold it); strings are cut there */
 } tp_json_limits;
 
 /* Parses len bytes.  Errors (text kept, not logged): FORMAT for bad JSON with the byte offset; INVALID for a
@@ -45,7 +45,8 @@ const char *tp_json_kind_name(tp_json_type t); /* "null", "boolean", "number", .
 
 /* Member by exact name; NULL when absent or v is no object.  O(members): iterate instead in large objects. */
 const tp_json *tp_json_get(const tp_json *v, const char *key);
-const tp_json *tp_json_first(const tp_json *v); /* first element or member; NULL when empty or scalar */
+const tp_json *tp_json_first(
+    const tp_json *v); /* first element or member; NULL when empty or scalar */
 const tp_json *tp_json_next(const tp_json *v);
 const char *tp_json_key(const tp_json *v); /* name of a member; NULL for array elements */
 size_t tp_json_count(const tp_json *v);    /* elements or members; O(n) */
@@ -53,8 +54,8 @@ size_t tp_json_count(const tp_json *v);    /* elements or members; O(n) */
 #define TP_JSON_EACH(item, parent)                                                                 \
     for (const tp_json *item = tp_json_first(parent); item != NULL; item = tp_json_next(item))
 
-bool tp_json_is_null(const tp_json *v); /* absent (NULL pointer) or null */
-bool tp_json_bool(const tp_json *v);    /* only for TP_JSON_BOOL */
+bool tp_json_is_null(const tp_json *v);       /* absent (NULL pointer) or null */
+bool tp_json_bool(const tp_json *v);          /* only for TP_JSON_BOOL */
 const char *tp_json_string(const tp_json *v); /* NUL-terminated; NULL unless a string */
 const char *tp_json_raw(const tp_json *v);    /* digits of a number as sent; NULL unless a number */
 double tp_json_double(const tp_json *v);      /* may be infinite for 1e999: check isfinite */
@@ -68,9 +69,11 @@ bool tp_json_get_bool(const tp_json *v, const char *key, bool dflt);
 const char *tp_json_get_string(const tp_json *v, const char *key, const char *dflt);
 
 /* Writers: append JSON text to a buffer. */
-void tp_json_put_string(tp_buf *b, const char *s, size_t n); /* quoted and escaped; s must be UTF-8 */
+void tp_json_put_string(tp_buf *b, const char *s,
+                        size_t n); /* quoted and escaped; s must be UTF-8 */
 void tp_json_put_cstring(tp_buf *b, const char *s);
-void tp_json_put_double(tp_buf *b, double v); /* shortest text that reads back equal; not finite: null */
+void tp_json_put_double(tp_buf *b,
+                        double v); /* shortest text that reads back equal; not finite: null */
 void tp_json_put_value(tp_buf *b, const tp_json *v); /* compact; numbers as they were sent */
 
 #endif

@@ -24,7 +24,8 @@
 #define TP_SEG_ROOTS_MAX 12 /* roots inside one run: at most 2 * log2(TP_SEG_MAX) */
 
 typedef struct tp_seg_node {
-    int16_t first, len; /* segments [first, first + len); len is a power of two, first a multiple of len */
+    int16_t first,
+        len; /* segments [first, first + len); len is a power of two, first a multiple of len */
 } tp_seg_node;
 
 /* Number of segments for this many ranks: 8, or the next power of two. */

@@ -19,12 +19,12 @@
 #include <stdbool.h>
 #include <stddef.h>
 
-#define TP_MUST_USE      __attribute__((warn_unused_result))
-#define TP_PRINTF(f, a)  __attribute__((format(printf, f, a)))
-#define TP_NORETURN      __attribute__((noreturn))
-#define TP_LIKELY(x)     __builtin_expect(!!(x), 1)
-#define TP_UNLIKELY(x)   __builtin_expect(!!(x), 0)
-#define TP_ARRAY_LEN(a)  (sizeof(a) / sizeof((a)[0]))
+#define TP_MUST_USE     __attribute__((warn_unused_result))
+#define TP_PRINTF(f, a) __attribute__((format(printf, f, a)))
+#define TP_NORETURN     __attribute__((noreturn))
+#define TP_LIKELY(x)    __builtin_expect(!!(x), 1)
+#define TP_UNLIKELY(x)  __builtin_expect(!!(x), 0)
+#define TP_ARRAY_LEN(a) (sizeof(a) / sizeof((a)[0]))
 
 typedef enum tp_status {
     TP_OK = 0,
@@ -83,9 +83,9 @@ TP_NORETURN void tp_assert_fail(const char *file, int line, const char *expr);
     } while (0)
 
 #ifdef NDEBUG
-#define TP_DASSERT(expr) ((void)0)
+#    define TP_DASSERT(expr) ((void)0)
 #else
-#define TP_DASSERT(expr) TP_ASSERT(expr) /* hot loops: debug builds only */
+#    define TP_DASSERT(expr) TP_ASSERT(expr) /* hot loops: debug builds only */
 #endif
 
 #endif
