@@ -1,0 +1,55 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* sample.h - from hidden rows to tokens, over a vocabulary that is sharded between ranks.
+ *
+ * Every rank reduces its slice of the logits to a few numbers, one small all-gather makes them known everywhere, and
+ * every rank draws the same token: logits have the same bits at every number of ranks, candidates are sorted the same
+ * way, and random numbers are a function of (seed, position).  Where candidates do not decide (a wide nucleus), the
+ * ranks gather the whole row: sampling is exact always.
+ *
+ * Logprobs are those of the raw distribution: before bias, penalties, masks and temperature.
+ * Threads: engine thread; collective (all ranks call with the same rows).  No allocation after create.
+ */
+#ifndef RT_SAMPLE_H
+#define RT_SAMPLE_H
+
+#include <stdint.h>
+
+#include "base/status.h"
+#include "comm/comm.h"
+#include "kernels/kern.h"
+#include "runtime/engine.h"
+#include "runtime/model/model.h"
+#include "runtime/sched/plan.h"
+
+typedef struct rt_sampler rt_sampler;
+
+/* One row of the last forward pass and what is wanted of it. */
+typedef struct rt_sample_row {
+    /* in */
+    int32_t row;                  /* of the forward pass */
+    const rt_slot_params *params; /* ignored when target >= 0 */
+    const int32_t *history; /* prompt, then output: n_history tokens, n_prompt of them prompt */
+    int32_t n_prompt, n_history;
+    const int32_t *bias_ids, *allowed, *forbidden;
+    const float *bias;
+    int32_t n_bias, n_allowed, n_forbidden;
+    bool has_allowed;
+    int32_t target;     /* >= 0: nothing is drawn, the logprob of this token is wanted */
+    int32_t n_logprobs; /* -1 = none, else the number of best tokens reported */
+    /* out */
+    int32_t token; /* drawn, or target; -1 when no logit of the row is finite */
+    float logprob; /* when n_logprobs >= 0 */
+    int n_top;
+    rt_logprob top[RT_LOGPROBS_MAX];
+} rt_sample_row;
+
+TP_MUST_USE tp_status rt_sampler_create(rt_sampler **out, const rt_config *c, const rt_shard *s,
+                                        kern_backend *be, comm_group *g);
+void rt_sampler_destroy(rt_sampler *s);
+/* Bytes that create takes on this rank. */
+int64_t rt_sampler_bytes(const rt_config *c, const rt_shard *s, const kern_backend *be);
+
+/* n <= RT_LOGIT_ROWS_MAX rows. */
+TP_MUST_USE tp_status rt_sampler_run(rt_sampler *s, rt_model *m, rt_sample_row *rows, int n);
+
+#endif
