@@ -1,0 +1,53 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* worker.h - executes step plans on one rank; the same code on all ranks, rank 0 included.
+ *
+ * A slot is a sequence as the ranks know it: its tokens (prompt and everything sampled since), its block table and how
+ * it samples.  Slots open and close by plan only, so they are equal on every rank.
+ * Threads: engine thread.  No allocation after create.
+ */
+#ifndef RT_WORKER_H
+#define RT_WORKER_H
+
+#include <stdint.h>
+
+#include "base/status.h"
+#include "comm/comm.h"
+#include "kernels/kern.h"
+#include "runtime/engine.h"
+#include "runtime/model/model.h"
+#include "runtime/sched/plan.h"
+
+typedef struct rt_worker rt_worker;
+
+typedef struct rt_worker_options {
+    int n_slots;
+    int64_t max_model_len;
+    int max_tokens; /* per step */
+    int block_tokens;
+    int32_t n_blocks;
+} rt_worker_options;
+
+/* One row that was sampled or looked up; in plan order, a sequence's prompt rows before its sampled one. */
+typedef struct rt_step_result {
+    int32_t slot;
+    bool is_prompt; /* the logprob of prompt token `token`; else a sampled token */
+    int32_t token;  /* -1: the logits were not finite */
+    float logprob;
+    int n_top;
+    rt_logprob top[RT_LOGPROBS_MAX];
+} rt_step_result;
+
+/* Bytes that create takes. */
+int64_t rt_worker_bytes(const rt_worker_options *o);
+/* Collective.  Borrows everything it is given. */
+TP_MUST_USE tp_status rt_worker_create(rt_worker **out, const rt_worker_options *o,
+                                       const rt_config *c, const rt_shard *s, rt_model *m,
+                                       kern_backend *be, kern_kv *kv, comm_group *g);
+void rt_worker_destroy(rt_worker *w);
+
+/* Executes one plan.  *stop: it was the last. */
+TP_MUST_USE tp_status rt_worker_execute(rt_worker *w, const void *plan, size_t bytes, bool *stop);
+/* Of the last plan; valid until the next. */
+const rt_step_result *rt_worker_results(const rt_worker *w, int *n);
+
+#endif
