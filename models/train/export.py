@@ -1,0 +1,95 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
+"""Writes a checkpoint of train.py as a Hugging Face model folder, and the held-out questions beside it.
+
+The folder is then loaded with transformers as a check: the chat template must render what the training saw.
+"""
+from __future__ import annotations
+
+import argparse
+import json
+import random
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+from tokenizers import Tokenizer
+
+from data.conversation import IM_END, IM_START, render, with_system
+from data.core import TASKS, draw_sample
+from data.heldout import heldout_rows, write_rows
+from model.qwen2 import Qwen2, Qwen2Config
+from tokenizer import END_OF_TEXT
+
+TEMPLATE = Path(__file__).with_name("chat_template.jinja")
+HELDOUT_PER_TASK = 15
+
+
+def model_config(cfg: Qwen2Config, tokenizer: Tokenizer) -> dict[str, Any]:
+    return {
+        "architectures": ["Qwen2ForCausalLM"], "model_type": "qwen2", "torch_dtype": "bfloat16",
+        "vocab_size": cfg.vocab_size, "hidden_size": cfg.hidden_size, "intermediate_size": cfg.intermediate_size,
+        "num_hidden_layers": cfg.num_hidden_layers, "num_attention_heads": cfg.num_attention_heads,
+        "num_key_value_heads": cfg.num_attention_heads, "hidden_act": "silu", "rms_norm_eps": cfg.rms_norm_eps,
+        "rope_theta": cfg.rope_theta, "max_position_embeddings": cfg.max_position_embeddings, "tie_word_embeddings": True,
+        "use_sliding_window": False, "attention_dropout": 0.0, "initializer_range": 0.02, "use_cache": True,
+        "bos_token_id": tokenizer.token_to_id(END_OF_TEXT), "eos_token_id": tokenizer.token_to_id(IM_END),
+    }
+
+
+def tokenizer_config(cfg: Qwen2Config, tokenizer: Tokenizer) -> dict[str, Any]:
+    added = {str(i): {"content": t.content, "lstrip": False, "normalized": False, "rstrip": False, "single_word": False, "special": t.special}
+             for i, t in sorted(tokenizer.get_added_tokens_decoder().items())}
+    return {
+        "tokenizer_class": "PreTrainedTokenizerFast", "added_tokens_decoder": added, "additional_special_tokens": [IM_START, IM_END],
+        "bos_token": None, "eos_token": IM_END, "pad_token": END_OF_TEXT, "unk_token": None, "clean_up_tokenization_spaces": False,
+        "model_max_length": cfg.max_position_embeddings, "chat_template": TEMPLATE.read_text(encoding="utf-8"),
+    }
+
+
+def generation_config(tokenizer: Tokenizer) -> dict[str, Any]:
+    """Greedy: the answers of this model are right or wrong, and sampling only adds wrong ones."""
+    end, pad = tokenizer.token_to_id(IM_END), tokenizer.token_to_id(END_OF_TEXT)
+    return {"bos_token_id": pad, "eos_token_id": [end, pad], "pad_token_id": pad, "do_sample": False}
+
+
+def check_folder(out: Path) -> None:
+    """transformers must load the folder and render every task as the training did."""
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(out)
+    rng = random.Random(0)
+    for name in TASKS:
+        sample = draw_sample(name, rng)
+        messages = with_system(rng, sample.messages)
+        ours = "".join(text for text, _ in render(messages, sample.tools))
+        theirs = tokenizer.apply_chat_template(messages, tools=sample.tools or None, tokenize=False)
+        assert ours == theirs, f"{name}: the template renders\n{theirs}\nbut the training saw\n{ours}"
+    model = AutoModelForCausalLM.from_pretrained(out, dtype=torch.bfloat16)
+    assert model.config.model_type == "qwen2" and model.lm_head.weight is model.model.embed_tokens.weight
+
+
+def main() -> None:
+    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p.add_argument("--checkpoint", type=Path, required=True, help="checkpoint.pt of train.py; tokenizer.json is taken from its folder")
+    p.add_argument("--out", type=Path, required=True, help="folder to write")
+    args = p.parse_args()
+
+    tokenizer = Tokenizer.from_file(str(args.checkpoint.with_name("tokenizer.json")))
+    cfg = Qwen2Config(vocab_size=tokenizer.get_vocab_size())
+    model = Qwen2(cfg)
+    model.load_state_dict(torch.load(args.checkpoint, weights_only=False, map_location="cpu")["model"])
+    args.out.mkdir(parents=True, exist_ok=True)
+    save_file(model.checkpoint(), args.out / "model.safetensors", metadata={"format": "pt"})
+    tokenizer.save(str(args.out / "tokenizer.json"))
+    for name, value in (("config.json", model_config(cfg, tokenizer)), ("tokenizer_config.json", tokenizer_config(cfg, tokenizer)),
+                        ("generation_config.json", generation_config(tokenizer))):
+        (args.out / name).write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    write_rows(args.out / "heldout.jsonl", heldout_rows(HELDOUT_PER_TASK))
+    check_folder(args.out)
+    print(f"{args.out}: {sum(f.stat().st_size for f in args.out.iterdir()) / 1e6:.1f} MB, loads in transformers")
+
+
+if __name__ == "__main__":
+    main()
