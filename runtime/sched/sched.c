@@ -1,0 +1,397 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* sched.c - two lists and a block pool.
+ *
+ * waiting: in order of arrival, preempted sequences in front.  running: in order of admission, so the tail is the
+ * youngest and the first to be preempted.
+ *
+ * Invariants: a running sequence has a slot and blocks for its first n_computed tokens; a waiting one has no blocks; a
+ * sequence that is part of the current plan is never preempted while that plan is made.
+ */
+#include "runtime/sched/sched.h"
+
+#include <string.h>
+
+#include "base/mem.h"
+
+typedef struct seq_list {
+    rt_seq *head, *tail;
+    int n;
+} seq_list;
+
+struct rt_sched {
+    rt_sched_options opt;
+    rt_block_pool *pool; /* owned */
+    int32_t watermark;   /* blocks */
+    seq_list waiting, running;
+    rt_seq **slots;      /* owned; [n_slots], NULL = free */
+    int32_t *free_slots; /* owned; stack */
+    int n_free_slots;
+    int32_t *closing; /* owned; slots that the next plan closes */
+    int n_closing;
+    rt_seq **scheduled; /* owned; [n_slots] */
+    int n_scheduled;
+    uint64_t preemptions;
+};
+
+static void list_push_back(seq_list *l, rt_seq *q)
+{
+    q->prev = l->tail;
+    q->next = NULL;
+    *(l->tail != NULL ? &l->tail->next : &l->head) = q;
+    l->tail = q;
+    l->n++;
+}
+
+static void list_push_front(seq_list *l, rt_seq *q)
+{
+    q->prev = NULL;
+    q->next = l->head;
+    *(l->head != NULL ? &l->head->prev : &l->tail) = q;
+    l->head = q;
+    l->n++;
+}
+
+static void list_remove(seq_list *l, rt_seq *q)
+{
+    *(q->prev != NULL ? &q->prev->next : &l->head) = q->next;
+    *(q->next != NULL ? &q->next->prev : &l->tail) = q->prev;
+    q->prev = q->next = NULL;
+    l->n--;
+}
+
+tp_status rt_sched_create(rt_sched **out, const rt_sched_options *o)
+{
+    rt_sched *s = tp_calloc(1, sizeof *s);
+    size_t slots = (size_t)o->n_slots;
+    tp_status st;
+
+    if (s == NULL)
+        return TP_FAIL(TP_ERR_NOMEM, "scheduler");
+    s->opt = *o;
+    s->watermark = (int32_t)(o->watermark * (double)o->n_blocks);
+    TP_TRY_GOTO(st, rt_block_pool_create(&s->pool, o->n_blocks), fail);
+    s->slots = tp_calloc(slots, sizeof *s->slots);
+    s->free_slots = tp_calloc(slots, sizeof *s->free_slots);
+    s->closing = tp_calloc(slots, sizeof *s->closing);
+    s->scheduled = tp_calloc(slots, sizeof *s->scheduled);
+    if (s->slots == NULL || s->free_slots == NULL || s->closing == NULL || s->scheduled == NULL) {
+        st = TP_FAIL(TP_ERR_NOMEM, "scheduler of %d slots", o->n_slots);
+        goto fail;
+    }
+    while (s->n_free_slots < o->n_slots) {
+        s->free_slots[s->n_free_slots] = o->n_slots - 1 - s->n_free_slots;
+        s->n_free_slots++;
+    }
+    *out = s;
+    return TP_OK;
+fail:
+    rt_sched_destroy(s);
+    return st;
+}
+
+void rt_sched_destroy(rt_sched *s)
+{
+    if (s == NULL)
+        return;
+    rt_block_pool_destroy(s->pool);
+    tp_free(s->slots);
+    tp_free(s->free_slots);
+    tp_free(s->closing);
+    tp_free(s->scheduled);
+    tp_free(s);
+}
+
+void rt_sched_add(rt_sched *s, rt_seq *q)
+{
+    TP_ASSERT(q->state == RT_SEQ_NEW);
+    q->state = RT_SEQ_WAITING;
+    q->slot = -1;
+    q->n_total = q->n_prompt;
+    list_push_back(&s->waiting, q);
+}
+
+static void release_blocks(rt_sched *s, rt_seq *q)
+{
+    for (int32_t i = 0; i < q->n_blocks; i++)
+        rt_block_pool_unref(s->pool, q->blocks[i]);
+    q->n_blocks = q->n_blocks_sent = q->n_computed = 0;
+}
+
+void rt_sched_finish(rt_sched *s, rt_seq *q)
+{
+    if (q->state == RT_SEQ_WAITING)
+        list_remove(&s->waiting, q);
+    else if (q->state == RT_SEQ_RUNNING)
+        list_remove(&s->running, q);
+    release_blocks(s, q);
+    if (q->slot >= 0) {
+        s->slots[q->slot] = NULL;
+        if (q->opened)
+            s->closing[s->n_closing++] = q->slot;
+        else
+            s->free_slots[s->n_free_slots++] = q->slot;
+        q->slot = -1;
+    }
+    for (int i = 0; i < s->n_scheduled; i++)
+        if (s->scheduled[i] == q)
+            s->scheduled[i] = NULL;
+    q->state = RT_SEQ_FINISHED;
+}
+
+/* ---- blocks ---- */
+
+static int32_t blocks_for(const rt_sched *s, int32_t n_tokens)
+{
+    return (n_tokens + s->opt.block_tokens - 1) / s->opt.block_tokens;
+}
+
+static bool take_blocks(rt_sched *s, rt_seq *q, int32_t n_tokens)
+{
+    while (q->n_blocks < blocks_for(s, n_tokens)) {
+        if (rt_block_pool_take(s->pool, &q->blocks[q->n_blocks]) != TP_OK)
+            return false;
+        q->n_blocks++;
+    }
+    return true;
+}
+
+static void preempt(rt_sched *s, rt_seq *q)
+{
+    list_remove(&s->running, q);
+    release_blocks(s, q);
+    q->state = RT_SEQ_WAITING;
+    q->n_preempted++;
+    list_push_front(&s->waiting, q);
+    s->preemptions++;
+}
+
+/* Room for one decode: from the pool, else from the youngest sequences that are not in this plan.  False: that was q. */
+static bool make_room(rt_sched *s, rt_seq *q, int32_t n_tokens)
+{
+    while (!take_blocks(s, q, n_tokens)) {
+        rt_seq *victim = s->running.tail;
+
+        while (victim != NULL && victim->n_scheduled > 0)
+            victim = victim->prev;
+        if (victim == NULL)
+            return false;
+        preempt(s, victim);
+        if (victim == q)
+            return false;
+    }
+    return true;
+}
+
+/* ---- one plan ---- */
+
+/* Puts n tokens of a running sequence into the plan; false when the plan is full. */
+static bool schedule(rt_sched *s, rt_plan_writer *w, rt_seq *q, int32_t n)
+{
+    rt_plan_seq p = {.slot = q->slot,
+                     .start = q->n_computed,
+                     .n_new = n,
+                     .table_keep = q->n_blocks_sent,
+                     .n_blocks = q->n_blocks - q->n_blocks_sent,
+                     .lp_start = q->lp_start};
+
+    if (q->sample && q->n_computed + n == q->n_total)
+        p.flags |= RT_SEQ_SAMPLE;
+    if (!rt_plan_add_seq(w, &p, q->blocks + q->n_blocks_sent))
+        return false;
+    q->n_blocks_sent = q->n_blocks;
+    q->n_scheduled = n;
+    s->scheduled[s->n_scheduled++] = q;
+    return true;
+}
+
+static int32_t smaller(int32_t a, int32_t b)
+{
+    return a < b ? a : b;
+}
+
+static int32_t plan_running(rt_sched *s, rt_plan_writer *w, int32_t budget, bool decodes)
+{
+    for (rt_seq *q = s->running.head, *next; q != NULL && budget > 0; q = next) {
+        int32_t open = q->n_total - q->n_computed;
+        int32_t n = smaller(smaller(open, budget), q->n_new_max);
+
+        next = q->next;
+        if (n <= 0 || (open == 1) != decodes || q->n_scheduled > 0)
+            continue;
+        if (!make_room(s, q, q->n_computed + n))
+            break;      /* it was itself the youngest left */
+        next = q->next; /* preemption may have removed the neighbour */
+        if (!schedule(s, w, q, n))
+            break;
+        budget -= n;
+    }
+    return budget;
+}
+
+/* Blocks of the parent's prompt that a fork can use, all but the block of its last token. */
+static bool share_prompt(rt_sched *s, rt_plan_writer *w, rt_seq *q)
+{
+    const rt_seq *p = q->fork_of;
+    int32_t common = q->n_prompt - 1, full = common / s->opt.block_tokens;
+
+    for (int32_t i = 0; i < full; i++) {
+        q->blocks[q->n_blocks++] = p->blocks[i];
+        rt_block_pool_ref(s->pool, p->blocks[i]);
+    }
+    q->n_computed = full * s->opt.block_tokens;
+    if (common > q->n_computed && take_blocks(s, q, q->n_computed + 1) &&
+        rt_plan_add_copy(w, q->blocks[full], p->blocks[full]))
+        q->n_computed = common;
+    return take_blocks(s, q, q->n_total);
+}
+
+/* A fork waits until its parent's prompt is in the cache; it starts from scratch when the parent has lost it. */
+static bool fork_must_wait(const rt_seq *q)
+{
+    const rt_seq *p = q->fork_of;
+
+    return p != NULL && q->n_total == q->n_prompt &&
+           (p->state == RT_SEQ_WAITING ||
+            (p->state == RT_SEQ_RUNNING && p->n_computed < q->n_prompt));
+}
+
+static bool can_share(const rt_seq *q)
+{
+    const rt_seq *p = q->fork_of;
+
+    return p != NULL && q->n_total == q->n_prompt && p->state == RT_SEQ_RUNNING &&
+           p->n_computed >= q->n_prompt && q->lp_start == INT32_MAX;
+}
+
+/* Moves one waiting sequence to running with its slot and blocks; false when it does not fit now. */
+static bool admit(rt_sched *s, rt_plan_writer *w, rt_seq *q)
+{
+    int32_t need = blocks_for(s, q->n_total + 1);
+    int32_t keep = s->running.n > 0 ? s->watermark : 0;
+
+    if (rt_block_pool_free_count(s->pool) - need < keep || (q->slot < 0 && s->n_free_slots == 0))
+        return false;
+    if (q->slot < 0) {
+        q->slot = s->free_slots[--s->n_free_slots];
+        s->slots[q->slot] = q;
+    }
+    q->open.head.slot = q->slot;
+    if (!q->opened && !rt_plan_add_open(w, &q->open))
+        return false; /* keeps the slot for the next step */
+    q->opened = true;
+    list_remove(&s->waiting, q);
+    list_push_back(&s->running, q);
+    q->state = RT_SEQ_RUNNING;
+    TP_ASSERT(can_share(q) ? share_prompt(s, w, q) : take_blocks(s, q, q->n_total));
+    return true;
+}
+
+static int32_t plan_admissions(rt_sched *s, rt_plan_writer *w, int32_t budget)
+{
+    for (rt_seq *q = s->waiting.head, *next; q != NULL && budget > 0; q = next) {
+        int32_t n;
+
+        next = q->next;
+        if (fork_must_wait(q) || q->n_new_max == 0)
+            continue;
+        if (!admit(s, w, q))
+            break;
+        n = smaller(smaller(q->n_total - q->n_computed, budget), q->n_new_max);
+        if (!schedule(s, w, q, n))
+            break;
+        budget -= n;
+    }
+    return budget;
+}
+
+int rt_sched_plan(rt_sched *s, rt_plan_writer *w)
+{
+    uint64_t preemptions = s->preemptions;
+    int32_t budget = s->opt.max_tokens;
+
+    s->n_scheduled = 0;
+    for (int i = 0; i < s->n_closing; i++) {
+        TP_ASSERT(rt_plan_add_close(w, s->closing[i]));
+        s->free_slots[s->n_free_slots++] = s->closing[i];
+    }
+    s->n_closing = 0;
+    budget = plan_running(s, w, budget, true);
+    budget = plan_running(s, w, budget, false);
+    if (s->preemptions == preemptions)
+        budget = plan_admissions(s, w, budget);
+    return s->opt.max_tokens - budget;
+}
+
+bool rt_sched_has_closes(const rt_sched *s)
+{
+    return s->n_closing > 0;
+}
+
+rt_seq *const *rt_sched_scheduled(const rt_sched *s, int *n)
+{
+    *n = s->n_scheduled;
+    return s->scheduled;
+}
+
+bool rt_sched_commit(rt_sched *s, rt_seq *q)
+{
+    bool sampled;
+
+    (void)s;
+    q->n_computed += q->n_scheduled;
+    q->n_scheduled = 0;
+    if (q->lp_start != INT32_MAX && q->n_computed > q->lp_start)
+        q->lp_start = q->n_computed;
+    sampled = q->sample && q->n_computed == q->n_total;
+    if (sampled)
+        q->n_total++;
+    return sampled;
+}
+
+rt_seq *rt_sched_slot(const rt_sched *s, int32_t slot)
+{
+    TP_ASSERT(slot >= 0 && slot < s->opt.n_slots);
+    return s->slots[slot];
+}
+
+int rt_sched_running(const rt_sched *s)
+{
+    return s->running.n;
+}
+
+int rt_sched_waiting(const rt_sched *s)
+{
+    return s->waiting.n;
+}
+
+uint64_t rt_sched_preemptions(const rt_sched *s)
+{
+    return s->preemptions;
+}
+
+const rt_block_pool *rt_sched_pool(const rt_sched *s)
+{
+    return s->pool;
+}
+
+void rt_sched_check(const rt_sched *s)
+{
+    int n_slots = 0, n_running = 0, n_waiting = 0;
+    int64_t owned = 0;
+    int32_t used = rt_block_pool_total(s->pool) - rt_block_pool_free_count(s->pool);
+
+    for (const rt_seq *q = s->running.head; q != NULL; q = q->next, n_running++) {
+        TP_ASSERT(q->state == RT_SEQ_RUNNING && q->slot >= 0 && s->slots[q->slot] == q);
+        TP_ASSERT(q->n_blocks >= blocks_for(s, q->n_computed));
+        TP_ASSERT(q->n_computed <= q->n_total && q->n_blocks_sent <= q->n_blocks);
+        owned += q->n_blocks;
+    }
+    for (const rt_seq *q = s->waiting.head; q != NULL; q = q->next, n_waiting++)
+        TP_ASSERT(q->state == RT_SEQ_WAITING && q->n_blocks == 0 && q->n_computed == 0);
+    for (int i = 0; i < s->opt.n_slots; i++)
+        n_slots += s->slots[i] != NULL;
+    TP_ASSERT(n_running == s->running.n && n_waiting == s->waiting.n);
+    TP_ASSERT(n_slots + s->n_free_slots + s->n_closing == s->opt.n_slots);
+    TP_ASSERT(owned >= used); /* forks share blocks, so owners may outnumber blocks */
+    TP_ASSERT(n_running > 0 || used == 0);
+}

@@ -1,0 +1,86 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* sched.h - continuous batching: which sequences compute which tokens in the next step.
+ *
+ * One token budget per step: running decodes first (one token each), then prompts in chunks, first come first served.
+ * A sequence takes blocks for all of its tokens when it is admitted, and only if a share of the cache (the watermark)
+ * stays free, so preemption is rare; when a decode finds no block, the youngest sequence gives its blocks back and is
+ * computed again later from the tokens that its slot has kept.
+ *
+ * Pure bookkeeping: no I/O, no clock, no allocation after create.  Threads: engine thread of rank 0.
+ */
+#ifndef RT_SCHED_H
+#define RT_SCHED_H
+
+#include <stdint.h>
+
+#include "base/status.h"
+#include "runtime/cache/block_pool.h"
+#include "runtime/sched/plan.h"
+
+typedef enum rt_seq_state {
+    RT_SEQ_NEW,     /* not known to the scheduler */
+    RT_SEQ_WAITING, /* for admission; may hold a slot (preempted) but no blocks */
+    RT_SEQ_RUNNING,
+    RT_SEQ_FINISHED
+} rt_seq_state;
+
+/* One choice of a request.  The engine owns the memory and fills the first part; the rest is the scheduler's. */
+typedef struct rt_seq {
+    rt_plan_open_view open; /* what the ranks are told; pointers live as long as the sequence */
+    int32_t n_prompt;
+    int32_t lp_start;       /* prompt logprobs wanted from here on; INT32_MAX = none */
+    int32_t n_new_max;      /* most tokens per step; 0 = paused (its reader is behind) */
+    bool sample;            /* false: prefill only (max_tokens 0) */
+    struct rt_seq *fork_of; /* same prompt: share its blocks once they are computed; NULL = none */
+    int32_t *blocks;        /* [blocks_max] */
+    void *owner;
+
+    rt_seq_state state;
+    int32_t slot;       /* -1 = none */
+    bool opened;        /* the ranks know the slot */
+    int32_t n_total;    /* prompt and sampled tokens */
+    int32_t n_computed; /* of them in the cache */
+    int32_t n_blocks;
+    int32_t n_blocks_sent; /* of them known to the ranks */
+    int32_t n_scheduled;   /* tokens in the current plan */
+    int32_t n_preempted;   /* times */
+    struct rt_seq *prev, *next;
+} rt_seq;
+
+typedef struct rt_sched rt_sched;
+
+typedef struct rt_sched_options {
+    int n_slots;
+    int max_tokens; /* per step */
+    int block_tokens;
+    int32_t n_blocks;
+    double watermark; /* share of blocks */
+} rt_sched_options;
+
+TP_MUST_USE tp_status rt_sched_create(rt_sched **out, const rt_sched_options *o);
+void rt_sched_destroy(rt_sched *s);
+
+/* Queues a new sequence. */
+void rt_sched_add(rt_sched *s, rt_seq *q);
+/* The sequence is over: frees its blocks now and its slot with the next plan.  Any state. */
+void rt_sched_finish(rt_sched *s, rt_seq *q);
+
+/* Fills a plan that rt_plan_begin() has started; returns the number of tokens in it. */
+int rt_sched_plan(rt_sched *s, rt_plan_writer *w);
+/* Whether a plan must be sent although it computes nothing (slots to close). */
+bool rt_sched_has_closes(const rt_sched *s);
+/* The sequences of the last plan, in plan order. */
+rt_seq *const *rt_sched_scheduled(const rt_sched *s, int *n);
+/* After the step: counts what was computed; true when the sequence's last row was sampled. */
+bool rt_sched_commit(rt_sched *s, rt_seq *q);
+
+/* Sequence that holds a slot; NULL when it is free. */
+rt_seq *rt_sched_slot(const rt_sched *s, int32_t slot);
+int rt_sched_running(const rt_sched *s);
+int rt_sched_waiting(const rt_sched *s);
+uint64_t rt_sched_preemptions(const rt_sched *s);
+const rt_block_pool *rt_sched_pool(const rt_sched *s);
+/* Aborts unless every invariant holds (tests, simulator): blocks owned + free = total, list lengths, slots. */
+void rt_sched_check(const rt_sched *s);
+
+#endif
