@@ -122,7 +122,10 @@ tp_status rt_request_create(rt_request **out, rt_engine *e, const rt_tokenizer *
     r->submitted_ns = tp_now_ns();
     atomic_init(&r->refs, 1);
     pthread_mutex_init(&r->lock, NULL);
-    r->ring = tp_malloc(RT_OUTBOX_BYTES);
+    r->ring_bytes = RT_OUTBOX_BYTES;
+    while (r->ring_bytes < 4 * (size_t)d->n * r->record_max)
+        r->ring_bytes *= 2;
+    r->ring = tp_malloc(r->ring_bytes);
     r->record = tp_malloc(r->record_max);
     r->scratch = tp_arena_alloc(&box->arena, push);
     if (r->ring == NULL || r->record == NULL || r->scratch == NULL ||
@@ -158,8 +161,8 @@ void rt_request_unref(rt_request *r)
 
 static void ring_write(rt_request *r, uint64_t at, const void *src, size_t n)
 {
-    size_t begin = (size_t)at & (RT_OUTBOX_BYTES - 1);
-    size_t first = RT_OUTBOX_BYTES - begin < n ? RT_OUTBOX_BYTES - begin : n;
+    size_t begin = (size_t)at & (r->ring_bytes - 1);
+    size_t first = r->ring_bytes - begin < n ? r->ring_bytes - begin : n;
 
     if (n == 0)
         return;
@@ -169,16 +172,21 @@ static void ring_write(rt_request *r, uint64_t at, const void *src, size_t n)
 
 static void ring_read(const rt_request *r, uint64_t at, void *dst, size_t n)
 {
-    size_t begin = (size_t)at & (RT_OUTBOX_BYTES - 1);
-    size_t first = RT_OUTBOX_BYTES - begin < n ? RT_OUTBOX_BYTES - begin : n;
+    size_t begin = (size_t)at & (r->ring_bytes - 1);
+    size_t first = r->ring_bytes - begin < n ? r->ring_bytes - begin : n;
 
     memcpy(dst, r->ring + begin, first);
     memcpy((uint8_t *)dst + first, r->ring, n - first);
 }
 
+size_t rt_request_prompt_record_bytes(void)
+{
+    return sizeof(record_head) + RT_LOGPROBS_MAX * sizeof(rt_logprob) + 8;
+}
+
 size_t rt_request_room(const rt_request *r)
 {
-    return RT_OUTBOX_BYTES - atomic_load_explicit(&r->used, memory_order_acquire);
+    return r->ring_bytes - atomic_load_explicit(&r->used, memory_order_acquire);
 }
 
 void rt_request_push(rt_request *r, const rt_event *ev)
@@ -200,14 +208,14 @@ void rt_request_push(rt_request *r, const rt_event *ev)
 
     h.bytes = (uint32_t)bytes;
     pthread_mutex_lock(&r->lock);
-    TP_ASSERT(bytes <= r->record_max && r->head - r->tail + bytes <= RT_OUTBOX_BYTES);
+    TP_ASSERT(bytes <= r->record_max && r->head - r->tail + bytes <= r->ring_bytes);
     ring_write(r, r->head, &h, sizeof h);
     ring_write(r, r->head + sizeof h, ev->top, tops);
     ring_write(r, r->head + sizeof h + tops, ev->text, ev->text_len);
     r->head += bytes;
     atomic_store_explicit(&r->used, (size_t)(r->head - r->tail), memory_order_release);
     wake = r->armed && (!r->desc.batched || ev->kind == RT_EVENT_FINISH ||
-                        r->head - r->tail > RT_OUTBOX_BYTES / 2);
+                        r->head - r->tail > r->ring_bytes / 2);
     if (wake && r->desc.notify != NULL) {
         r->armed = false;
         r->desc.notify(r->desc.ctx);

@@ -48,14 +48,14 @@ struct rt_request {
     size_t record_max; /* largest record of the outbox */
 
     pthread_mutex_t lock; /* what follows */
-    uint8_t *ring;        /* [RT_OUTBOX_BYTES] */
-    uint64_t head, tail;  /* bytes ever written, ever read */
-    bool armed;           /* the reader found the box empty and waits for notify */
-    int n_delivered;      /* FINISH events read */
-    uint8_t *record;      /* [record_max] the event that the reader looks at */
-    atomic_size_t used;   /* head - tail, for the engine's glance without the lock */
-    atomic_bool starved;  /* the engine holds it back for want of room */
-    int64_t starved_ns;   /* since when; engine thread */
+    uint8_t *ring;        /* [ring_bytes] a power of two, room for four records per choice */
+    size_t ring_bytes;
+    uint64_t head, tail; /* bytes ever written, ever read */
+    bool armed;          /* the reader found the box empty and waits for notify */
+    int n_delivered;     /* FINISH events read */
+    uint8_t *record;     /* [record_max] the event that the reader looks at */
+    atomic_size_t used;  /* head - tail, for the engine's glance without the lock */
+    int64_t starved_ns;  /* engine thread: held back for want of room since; 0 = not */
 };
 
 /* Copies everything in d; `held_max` and text sizes follow from the tokenizer.  One reference for the reader. */
@@ -66,6 +66,8 @@ void rt_request_unref(rt_request *r); /* frees at zero */
 
 /* Engine thread.  Bytes that can be pushed now. */
 size_t rt_request_room(const rt_request *r);
+/* Largest record of one RT_EVENT_PROMPT. */
+size_t rt_request_prompt_record_bytes(void);
 /* Appends an event; room was checked before.  Notifies the reader by the rules of engine.h. */
 void rt_request_push(rt_request *r, const rt_event *ev);
 
