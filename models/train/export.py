@@ -17,7 +17,7 @@ from safetensors.torch import save_file
 from tokenizers import Tokenizer
 
 from data.conversation import IM_END, IM_START, render, with_system
-from data.core import TASKS, draw_sample
+from data.core import TASKS, Message, draw_sample
 from data.heldout import heldout_rows, write_rows
 from model.qwen2 import Qwen2, Qwen2Config
 from tokenizer import END_OF_TEXT
@@ -54,6 +54,22 @@ def generation_config(tokenizer: Tokenizer) -> dict[str, Any]:
     return {"bos_token_id": pad, "eos_token_id": [end, pad], "pad_token_id": pad, "do_sample": False}
 
 
+def openai_messages(messages: list[Message]) -> list[Message]:
+    """The generators' messages as the OpenAI API wants them: arguments as a string, calls and results tied by ids."""
+    out, ids = [], []
+    for message in messages:
+        message = dict(message)
+        if "tool_calls" in message:
+            ids = [f"call_{len(out)}_{i}" for i in range(len(message["tool_calls"]))]
+            message["tool_calls"] = [
+                {"id": i, "type": "function", "function": {**c["function"], "arguments": json.dumps(c["function"]["arguments"], ensure_ascii=False)}}
+                for i, c in zip(ids, message["tool_calls"])]
+        elif message["role"] == "tool":
+            message["tool_call_id"] = ids.pop(0)
+        out.append(message)
+    return out
+
+
 def check_folder(out: Path) -> None:
     """transformers must load the folder and render every task as the training did."""
     from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -64,8 +80,9 @@ def check_folder(out: Path) -> None:
         sample = draw_sample(name, rng)
         messages = with_system(rng, sample.messages)
         ours = "".join(text for text, _ in render(messages, sample.tools))
-        theirs = tokenizer.apply_chat_template(messages, tools=sample.tools or None, tokenize=False)
-        assert ours == theirs, f"{name}: the template renders\n{theirs}\nbut the training saw\n{ours}"
+        for form in (messages, openai_messages(messages)):
+            theirs = tokenizer.apply_chat_template(form, tools=sample.tools or None, tokenize=False)
+            assert ours == theirs, f"{name}: the template renders\n{theirs}\nbut the training saw\n{ours}"
     model = AutoModelForCausalLM.from_pretrained(out, dtype=torch.bfloat16)
     assert model.config.model_type == "qwen2" and model.lm_head.weight is model.model.embed_tokens.weight
 
@@ -86,7 +103,8 @@ def main() -> None:
     for name, value in (("config.json", model_config(cfg, tokenizer)), ("tokenizer_config.json", tokenizer_config(cfg, tokenizer)),
                         ("generation_config.json", generation_config(tokenizer))):
         (args.out / name).write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    write_rows(args.out / "heldout.jsonl", heldout_rows(HELDOUT_PER_TASK))
+    rows = [row | {"messages": openai_messages(row["messages"])} for row in heldout_rows(HELDOUT_PER_TASK)]
+    write_rows(args.out / "heldout.jsonl", rows)
     check_folder(args.out)
     print(f"{args.out}: {sum(f.stat().st_size for f in args.out.iterdir()) / 1e6:.1f} MB, loads in transformers")
 
