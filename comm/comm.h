@@ -6,7 +6,8 @@
  * A group has a data path (collectives: every rank calls them in the same order) and a control channel (rank 0 sends
  * step plans; the others sleep without burning a core until one comes).
  * Waits spin briefly, then sleep.  Every wait has a deadline and sees the abort flag; TP_ERR_COMM or TP_ERR_TIMEOUT
- * then comes back and the group is dead: the caller leaves through comm_abort().
+ * then comes back and the group is dead: the caller leaves through comm_abort().  (Exception: comm_ctl_recv.)
+ * TP_ERR_INVALID means misuse and leaves the group alive.
  * Threads: the engine thread only (MPI_THREAD_FUNNELED); comm_request_abort() may be called by any thread.
  */
 #ifndef COMM_H
@@ -24,7 +25,7 @@ typedef struct comm_world {
     int rank, size;             /* in the job */
     int local_rank, local_size; /* among the ranks of this host */
     int n_hosts;
-    bool has_mpi;               /* false: started without mpirun or srun, alone */
+    bool has_mpi; /* false: started without mpirun or srun, alone */
     char host[64];
 } comm_world;
 
@@ -35,10 +36,10 @@ TP_MUST_USE tp_status comm_init(comm_world *out);
 void comm_finalize(void);
 
 typedef struct comm_options {
-    const char *kind;       /* "auto", "self", "mpi", "shm" */
-    size_t window_bytes;    /* largest roots payload of one rank: TP_SEG_ROOTS_MAX * m_max * n_max * 4 at most */
-    size_t plan_bytes_max;  /* largest control message */
-    int64_t timeout_ms;     /* deadline of data-path waits; 0 = none */
+    const char *kind;      /* "auto", "self", "mpi", "shm" */
+    size_t window_bytes;   /* largest roots payload of one rank: n_roots * m_max * n_max * 4 */
+    size_t plan_bytes_max; /* largest control message */
+    int64_t timeout_ms;    /* deadline of data-path waits; 0 = none */
 } comm_options;
 
 /* Collective over the world.  auto = self for one rank, shm when all ranks share a host, else mpi. */
@@ -47,19 +48,22 @@ TP_MUST_USE tp_status comm_group_create(comm_group **out, const comm_world *worl
 void comm_group_destroy(comm_group *g); /* collective; NULL is fine */
 
 /* n groups of "shm" kind for n threads of one process (tests): groups[i] is rank i. */
-TP_MUST_USE tp_status comm_group_create_threads(comm_group **groups, int n, const comm_options *opt);
+TP_MUST_USE tp_status comm_group_create_threads(comm_group **groups, int n,
+                                                const comm_options *opt);
 
 int comm_rank(const comm_group *g);
 int comm_size(const comm_group *g);
 const char *comm_kind(const comm_group *g);
 
-/* Where this rank should write its roots to spare a copy: window_bytes, 64-byte aligned. */
+/* Where this rank should write the roots of its next comm_reduce() to spare a copy: window_bytes, 64-byte aligned.
+ * Ask before every reduce: the address alternates between two buffers, so that it may be filled as soon as the last
+ * reduce has returned, while slower peers still read the other one. */
 float *comm_window(comm_group *g);
 
 typedef struct comm_reduce_args {
-    int n_seg;           /* segments of the tree (tp_seg_count); rank r owns tp_seg_run() of them */
-    const float *roots;  /* [n_roots of this rank, count]; comm_window() or any memory */
-    float *out;          /* [count]: the whole sum, same bits on every rank; may not overlap roots */
+    int n_seg;          /* segments of the tree (tp_seg_count); rank r owns tp_seg_run() of them */
+    const float *roots; /* [n_roots of this rank, count]; comm_window() or any memory */
+    float *out;         /* [count]: the whole sum, same bits on every rank; may not overlap roots */
     int64_t count;
 } comm_reduce_args;
 
@@ -73,7 +77,8 @@ TP_MUST_USE tp_status comm_barrier(comm_group *g);
 /* ---- control channel: rank 0 -> all others; messages arrive whole and in order ---- */
 /* Rank 0 only.  Returns when the message may be overwritten. */
 TP_MUST_USE tp_status comm_ctl_send(comm_group *g, const void *msg, size_t bytes);
-/* Other ranks.  Sleeps until a message comes; timeout_ms 0 = for ever.  TIMEOUT, COMM. */
+/* Other ranks.  Sleeps until a message comes; timeout_ms 0 = for ever.  COMM; TIMEOUT and LIMIT (longer than cap)
+ * leave the group alive, and the message waiting. */
 TP_MUST_USE tp_status comm_ctl_recv(comm_group *g, void *msg, size_t cap, size_t *bytes,
                                     int64_t timeout_ms);
 

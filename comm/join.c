@@ -1,0 +1,145 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* join.c - see join.h.
+ *
+ * Elements are taken in blocks so that the open subtrees (temps) stay in the first-level cache; the usual shapes,
+ * two leaves and four, need no temps and have loops of their own.  All loops add the same operands in the same
+ * order, so which loop runs does not show in the bits.  The inner loops have 16 iterations for the compiler to
+ * turn into vectors.
+ */
+#include "comm/join.h"
+
+#include <string.h>
+
+#define BLOCK 512 /* floats; COMM_JOIN_TEMPS blocks are 16 KiB */
+#define LANES 16
+
+typedef struct name_node {
+    tp_seg_node node;
+    int8_t operand;
+} name_node;
+
+static int8_t free_temp(const name_node *stack, int depth)
+{
+    for (int8_t t = 0; t < COMM_JOIN_TEMPS; t++) {
+        bool used = false;
+
+        for (int i = 0; i < depth; i++)
+            used = used || stack[i].operand == -1 - t;
+        if (!used)
+            return t;
+    }
+    TP_ASSERT(!"the segment tree is deeper than COMM_JOIN_TEMPS");
+    return 0;
+}
+
+void comm_join_init(comm_join *j, int n_seg, int n_ranks)
+{
+    name_node stack[2 * COMM_JOIN_TEMPS];
+    int depth = 0, n_step = 0;
+
+    TP_ASSERT(n_seg >= 1 && n_seg <= TP_SEG_MAX && (n_seg & (n_seg - 1)) == 0);
+    TP_ASSERT(n_ranks >= 1 && n_ranks <= n_seg);
+    *j = (comm_join){.n_seg = n_seg, .n_ranks = n_ranks};
+    for (int r = 0; r < n_ranks; r++) {
+        tp_seg_node roots[TP_SEG_ROOTS_MAX];
+        int first, n, n_roots;
+
+        tp_seg_run(n_seg, n_ranks, r, &first, &n);
+        n_roots = tp_seg_roots(first, n, roots);
+        j->first_leaf[r] = j->n_leaf;
+        if (n_roots > j->n_roots_max)
+            j->n_roots_max = n_roots;
+        for (int i = 0; i < n_roots; i++) {
+            tp_seg_node joined;
+
+            TP_ASSERT(depth < (int)TP_ARRAY_LEN(stack));
+            stack[depth++] = (name_node){roots[i], (int8_t)j->n_leaf++};
+            while (depth >= 2 &&
+                   tp_seg_siblings(stack[depth - 2].node, stack[depth - 1].node, &joined)) {
+                comm_join_step *s = &j->step[n_step++];
+
+                s->a = stack[depth - 2].operand;
+                s->b = stack[depth - 1].operand;
+                depth -= 2;
+                s->dst = free_temp(stack, depth);
+                stack[depth++] = (name_node){joined, (int8_t)(-1 - s->dst)};
+            }
+        }
+    }
+    j->first_leaf[n_ranks] = j->n_leaf;
+    TP_ASSERT(depth == 1 && n_step == j->n_leaf - 1);
+    j->pairs = j->n_leaf == 4 && j->step[0].b == 1 && j->step[1].a == 2 && j->step[1].b == 3;
+}
+
+static void add(const float *restrict a, const float *restrict b, int64_t n, float *restrict out)
+{
+    int64_t i = 0;
+
+    for (; i + LANES <= n; i += LANES) {
+        for (int l = 0; l < LANES; l++)
+            out[i + l] = a[i + l] + b[i + l];
+    }
+    for (; i < n; i++)
+        out[i] = a[i] + b[i];
+}
+
+/* (leaf 0 + leaf 1) + (leaf 2 + leaf 3) */
+static void add_pairs(const float *const *leaf, int64_t n, float *restrict out)
+{
+    const float *restrict a = leaf[0], *restrict b = leaf[1];
+    const float *restrict c = leaf[2], *restrict d = leaf[3];
+    int64_t i = 0;
+
+    for (; i + LANES <= n; i += LANES) {
+        for (int l = 0; l < LANES; l++)
+            out[i + l] = (a[i + l] + b[i + l]) + (c[i + l] + d[i + l]);
+    }
+    for (; i < n; i++)
+        out[i] = (a[i] + b[i]) + (c[i] + d[i]);
+}
+
+/* One block: at most BLOCK elements from `at` on.  A step's dst may be the temp that it reads: `in place` is fine
+ * because add() reads element i before it writes it, so the restrict promise is kept by giving add() a temp of its
+ * own when they coincide. */
+static void run_block(const comm_join *j, const float *const *leaf, int64_t at, int64_t n,
+                      float *out)
+{
+    _Alignas(64) float temp[COMM_JOIN_TEMPS + 1][BLOCK];
+    int8_t where[COMM_JOIN_TEMPS]; /* row of temp[] that holds each named temp */
+    int8_t spare = COMM_JOIN_TEMPS;
+    int n_step = j->n_leaf - 1;
+
+    for (int8_t t = 0; t < COMM_JOIN_TEMPS; t++)
+        where[t] = t;
+    for (int s = 0; s < n_step; s++) {
+        const comm_join_step *st = &j->step[s];
+        const float *a = st->a >= 0 ? leaf[st->a] + at : temp[where[-1 - st->a]];
+        const float *b = st->b >= 0 ? leaf[st->b] + at : temp[where[-1 - st->b]];
+
+        if (s == n_step - 1) {
+            add(a, b, n, out + at);
+        } else {
+            int8_t old = where[st->dst];
+
+            add(a, b, n, temp[spare]);
+            where[st->dst] = spare;
+            spare = old;
+        }
+    }
+}
+
+void comm_join_run(const comm_join *j, const float *const *leaf, int64_t n, float *out)
+{
+    if (n <= 0)
+        return;
+    if (j->n_leaf == 1) {
+        memcpy(out, leaf[0], (size_t)n * sizeof *out);
+    } else if (j->n_leaf == 2) {
+        add(leaf[0], leaf[1], n, out);
+    } else if (j->pairs) {
+        add_pairs(leaf, n, out);
+    } else {
+        for (int64_t at = 0; at < n; at += BLOCK)
+            run_block(j, leaf, at, n - at < BLOCK ? n - at : BLOCK, out);
+    }
+}

@@ -1,0 +1,100 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* meet.c - see meet.h.
+ *
+ * A sleep is never longer than SLICE_MS: an alarm that rings between a waiter's look at the abort word and its
+ * sleep is noticed then, and it is where a check of the peers' heartbeats belongs.
+ */
+#include "comm/shm/meet.h"
+
+#include <limits.h>
+#include <linux/futex.h>
+#include <sched.h>
+#include <sys/syscall.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "base/clock.h"
+
+#define SLICE_MS     100
+#define SPINS_A_LOOK 32 /* loads of the word between two looks at the clock */
+
+static inline void relax(void)
+{
+#if defined(__x86_64__)
+    __builtin_ia32_pause();
+#elif defined(__aarch64__)
+    __asm__ volatile("yield");
+#endif
+}
+
+/* Shared futexes (not FUTEX_PRIVATE_FLAG): the word may lie in another process's memory, too. */
+static void futex_wait(_Atomic uint32_t *word, uint32_t seen, int64_t ns)
+{
+    struct timespec ts = {.tv_sec = ns / TP_NS_PER_S, .tv_nsec = ns % TP_NS_PER_S};
+
+    (void)syscall(SYS_futex, word, FUTEX_WAIT, seen, &ts, NULL, 0);
+}
+
+static void futex_wake_all(_Atomic uint32_t *word)
+{
+    (void)syscall(SYS_futex, word, FUTEX_WAKE, INT_MAX, NULL, NULL, 0);
+}
+
+void comm_bell_ring(comm_bell *b, uint32_t value)
+{
+    atomic_store(&b->word, value);
+    if (atomic_load(&b->sleepers) != 0)
+        futex_wake_all(&b->word);
+}
+
+void comm_bell_alarm(comm_bell *b)
+{
+    futex_wake_all(&b->word);
+}
+
+static bool told_to_stop(const comm_patience *p)
+{
+    return atomic_load_explicit(p->abort, memory_order_acquire) != 0;
+}
+
+/* True when the word came while we looked. */
+static bool spin(const comm_bell *b, uint32_t target, const comm_patience *p)
+{
+    int64_t end;
+
+    if (p->spin_ns <= 0)
+        return false;
+    end = tp_now_ns() + p->spin_ns;
+    do {
+        for (int i = 0; i < SPINS_A_LOOK; i++) {
+            if (comm_bell_reached(b, target))
+                return true;
+            relax();
+        }
+    } while (tp_now_ns() < end && !told_to_stop(p));
+    return false;
+}
+
+tp_status comm_bell_wait(comm_bell *b, uint32_t target, const comm_patience *p)
+{
+    int64_t deadline;
+
+    if (comm_bell_reached(b, target) || spin(b, target, p))
+        return TP_OK;
+    deadline = p->timeout_ms > 0 ? tp_now_ns() + p->timeout_ms * TP_NS_PER_MS : INT64_MAX;
+    for (;;) {
+        uint32_t seen = atomic_load_explicit(&b->word, memory_order_acquire);
+        int64_t left;
+
+        if ((int32_t)(seen - target) >= 0)
+            return TP_OK;
+        if (told_to_stop(p))
+            return TP_ERR_COMM;
+        left = deadline - tp_now_ns();
+        if (left <= 0)
+            return TP_ERR_TIMEOUT;
+        atomic_fetch_add(&b->sleepers, 1);
+        futex_wait(&b->word, seen, left < SLICE_MS * TP_NS_PER_MS ? left : SLICE_MS * TP_NS_PER_MS);
+        atomic_fetch_sub(&b->sleepers, 1);
+    }
+}
