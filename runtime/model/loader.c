@@ -1,0 +1,498 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* loader.c - from a list of parameters to filled weights: check everything, then read in file order.
+ *
+ * 1. Every parameter is found and its shape and type checked before a byte of data is read.
+ * 2. The kept parts are cut into blocks of up to BLOCK_BYTES and sorted by file and offset, so that the disk sees
+ *    large ascending reads.
+ * 3. A reader thread fills a ring of buffers; the loading thread converts and packs them.  Reading and packing overlap.
+ * 4. The work is done in ROUNDS; after each the ranks exchange their status.  So a rank that fails is noticed early, and
+ *    no rank waits longer for another than one round.
+ *
+ * A column slice (o, down) is read row by row where that spares bytes and the pieces are not tiny; otherwise whole rows
+ * are read and the columns picked while packing.
+ * With dummy weights the reader makes noise instead of reading: a function of the name, the row and the column, so the
+ * model is the same at every number of ranks.
+ */
+#include <fcntl.h>
+#include <inttypes.h>
+#include <math.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/clock.h"
+#include "base/hash.h"
+#include "base/log.h"
+#include "base/mem.h"
+#include "runtime/model/model_impl.h"
+#include "runtime/model/progress.h"
+#include "runtime/model/safetensors.h"
+
+#define BLOCK_BYTES     (8u << 20)
+#define BLOCK_ROWS      64 /* blocks hold a multiple of so many rows: packed tiles are not torn */
+#define RING            4  /* blocks in flight */
+#define ROUNDS          16
+#define SLICE_BYTES_MIN 4096 /* shorter column slices are read with their whole rows */
+#define NOISE_LEN       (1u << 16)
+
+/* Rows of one parameter that travel together. */
+typedef struct block {
+    const rt_param *param;
+    const rt_st_tensor *tensor; /* NULL: noise */
+    int64_t row, n_rows;        /* rows of the tensor (elements of a vector) */
+    uint64_t offset;            /* in the file: for sorting */
+} block;
+
+/* What the reader hands over: n_rows rows, `stride` bytes apart, the kept columns beginning at data + skip. */
+typedef struct slot {
+    const block *b;
+    char *data; /* owned; BLOCK_BYTES */
+    size_t stride, skip;
+    kern_dtype dtype;
+    bool not_finite;
+} slot;
+
+typedef struct loader {
+    rt_model *m;
+    rt_st st;
+    const char *prefix; /* of tensor names: "model." */
+    block *blocks;      /* owned; in reading order */
+    size_t n_blocks, cap_blocks;
+    float *noise; /* owned; [NOISE_LEN]; dummy weights only */
+    int64_t bytes_read;
+    const rt_param *warned; /* the parameter that the last warning was about */
+
+    /* The ring.  Blocks [taken, filled) are ready for packing; the reader stays at most RING ahead. */
+    pthread_t reader;
+    pthread_mutex_t lock; /* protects the fields below */
+    pthread_cond_t changed;
+    slot slots[RING];
+    size_t filled, taken;
+    bool stop;
+    tp_status reader_status;
+    char reader_error[512]; /* text of the reader's failure: last errors are per thread */
+} loader;
+
+static const char *const prefixes[] = {"model.", "language_model.model.", "model.language_model."};
+
+/* ---- finding and checking ---- */
+
+static tp_status find_prefix(loader *ld)
+{
+    char name[128];
+
+    for (size_t i = 0; i < TP_ARRAY_LEN(prefixes); i++) {
+        (void)snprintf(name, sizeof name, "%sembed_tokens.weight", prefixes[i]);
+        if (rt_st_find(&ld->st, name) != NULL) {
+            ld->prefix = prefixes[i];
+            return TP_OK;
+        }
+    }
+    return TP_REJECT(TP_ERR_NOT_FOUND,
+                     "%s: tensor model.embed_tokens.weight is missing (%zu tensors)", ld->st.dir,
+                     ld->st.n_tensors);
+}
+
+static void shape_text(char *text, size_t size, const int64_t *shape, int n)
+{
+    size_t at = 0;
+
+    text[0] = '\0';
+    for (int i = 0; i < n && at < size; i++)
+        at += (size_t)snprintf(text + at, size - at, "%s%" PRId64, i == 0 ? "" : ", ", shape[i]);
+}
+
+static tp_status find_tensor(const loader *ld, const rt_param *p, const rt_st_tensor **out)
+{
+    int64_t shape[2] = {p->rows, p->cols};
+    int n_dims = p->cols == 0 ? 1 : 2;
+    bool head = strcmp(p->name, "lm_head.weight") == 0;
+    const rt_st_tensor *t;
+    char name[128], found[128], expected[64];
+
+    (void)snprintf(name, sizeof name, "%s%s", head ? "" : ld->prefix, p->name);
+    t = rt_st_find(&ld->st, name);
+    if (t == NULL && head) {
+        (void)snprintf(name, sizeof name, "language_model.lm_head.weight");
+        t = rt_st_find(&ld->st, name);
+    }
+    if (t == NULL)
+        return TP_REJECT(TP_ERR_NOT_FOUND, "%s: tensor %s%s is missing", ld->st.dir,
+                         head ? "" : ld->prefix, p->name);
+    if (t->n_dims != n_dims || memcmp(t->shape, shape, (size_t)n_dims * sizeof *shape) != 0) {
+        shape_text(found, sizeof found, t->shape, t->n_dims);
+        shape_text(expected, sizeof expected, shape, n_dims);
+        return TP_REJECT(TP_ERR_FORMAT,
+                         "%s/%s: tensor %s has shape [%s], config.json asks for [%s]", ld->st.dir,
+                         ld->st.files[t->file].name, t->name, found, expected);
+    }
+    if (t->dtype == RT_ST_OTHER)
+        return TP_REJECT(TP_ERR_UNSUPPORTED,
+                         "%s/%s: tensor %s is stored as %s; supported: F32, BF16, F16", ld->st.dir,
+                         ld->st.files[t->file].name, t->name, t->dtype_name);
+    *out = t;
+    return TP_OK;
+}
+
+/* ---- blocks ---- */
+
+static size_t element_bytes(const rt_st_tensor *t)
+{
+    return t == NULL || t->dtype == RT_ST_F32 ? 4 : 2;
+}
+
+/* Elements from row to row of the tensor. */
+static int64_t row_len(const rt_param *p)
+{
+    return p->cols == 0 ? 1 : p->cols;
+}
+
+/* True when only the kept columns of each row are read. */
+static bool reads_slices(const rt_param *p, size_t element)
+{
+    size_t kept = (size_t)p->n_cols * element, row = (size_t)p->cols * element;
+
+    return p->cols != 0 && kept >= SLICE_BYTES_MIN && kept * 4 < row * 3;
+}
+
+static tp_status push_block(loader *ld, const block *b)
+{
+    if (ld->n_blocks == ld->cap_blocks) {
+        size_t cap = ld->cap_blocks != 0 ? 2 * ld->cap_blocks : 1024;
+        block *blocks = tp_realloc(ld->blocks, cap * sizeof *blocks);
+
+        if (blocks == NULL)
+            return TP_REJECT(TP_ERR_NOMEM, "no memory for the list of reads");
+        ld->blocks = blocks;
+        ld->cap_blocks = cap;
+    }
+    ld->blocks[ld->n_blocks++] = *b;
+    return TP_OK;
+}
+
+static tp_status cut_param(loader *ld, const rt_param *p, const rt_st_tensor *t)
+{
+    size_t element = element_bytes(t);
+    size_t row = (size_t)(reads_slices(p, element) ? p->n_cols : row_len(p)) * element;
+    int64_t most = (int64_t)(BLOCK_BYTES / row);
+
+    if (p->n_rows == 0 || (p->cols != 0 && p->n_cols == 0))
+        return TP_OK;
+    if (most > BLOCK_ROWS)
+        most -= most % BLOCK_ROWS;
+    for (int64_t done = 0; done < p->n_rows; done += most) {
+        block b = {.param = p, .tensor = t, .row = p->row_first + done};
+
+        b.n_rows = p->n_rows - done < most ? p->n_rows - done : most;
+        if (t != NULL)
+            b.offset = t->offset + (uint64_t)(b.row * row_len(p) + p->col_first) * element;
+        TP_TRY(push_block(ld, &b));
+    }
+    return TP_OK;
+}
+
+static int in_file_order(const void *a, const void *b)
+{
+    const block *x = a, *y = b;
+
+    if (x->tensor->file != y->tensor->file)
+        return x->tensor->file < y->tensor->file ? -1 : 1;
+    return (x->offset > y->offset) - (x->offset < y->offset);
+}
+
+static tp_status plan_blocks(loader *ld, const rt_param *params, int n)
+{
+    bool dummy = ld->m->options.dummy_weights;
+
+    for (int i = 0; i < n; i++) {
+        const rt_st_tensor *t = NULL;
+
+        if (!dummy)
+            TP_TRY(find_tensor(ld, &params[i], &t));
+        TP_TRY(cut_param(ld, &params[i], t));
+    }
+    if (!dummy && ld->n_blocks != 0)
+        qsort(ld->blocks, ld->n_blocks, sizeof *ld->blocks, in_file_order);
+    return TP_OK;
+}
+
+/* ---- the reader ---- */
+
+static tp_status read_block(loader *ld, slot *s)
+{
+    const rt_param *p = s->b->param;
+    const rt_st_tensor *t = s->b->tensor;
+    size_t element = element_bytes(t), row = (size_t)row_len(p) * element;
+    uint64_t at = t->offset + (uint64_t)s->b->row * row;
+
+    s->dtype = (kern_dtype)t->dtype;
+    if (!reads_slices(p, element)) {
+        s->stride = row;
+        s->skip = (size_t)p->col_first * element;
+        ld->bytes_read += (int64_t)((size_t)s->b->n_rows * row);
+        return rt_st_read(&ld->st, t->file, at, s->data, (size_t)s->b->n_rows * row);
+    }
+    s->stride = (size_t)p->n_cols * element;
+    s->skip = 0;
+    ld->bytes_read += (int64_t)((size_t)s->b->n_rows * s->stride);
+    for (int64_t i = 0; i < s->b->n_rows; i++)
+        TP_TRY(rt_st_read(&ld->st, t->file,
+                          at + (uint64_t)i * row + (uint64_t)p->col_first * element,
+                          s->data + (size_t)i * s->stride, s->stride));
+    return TP_OK;
+}
+
+static uint32_t mix32(uint32_t h)
+{
+    h = (h ^ (h >> 16)) * 0x7feb352dU;
+    h = (h ^ (h >> 15)) * 0x846ca68bU;
+    return h ^ (h >> 16);
+}
+
+/* Norm weights 1, biases 0, matrices uniform with a variance of 1 / columns. */
+static tp_status make_noise(loader *ld, slot *s)
+{
+    const rt_param *p = s->b->param;
+    float *out = (float *)(void *)s->data;
+    float constant = strstr(p->name, "norm") != NULL ? 1 : 0;
+    float scale = (float)sqrt(3.0 / (double)row_len(p));
+    uint32_t seed = (uint32_t)tp_hash_fnv(p->name, strlen(p->name));
+    int64_t n_cols = p->cols == 0 ? 1 : p->n_cols;
+
+    s->dtype = KERN_DTYPE_F32;
+    s->stride = (size_t)n_cols * sizeof *out;
+    s->skip = 0;
+    for (int64_t i = 0; i < s->b->n_rows; i++) {
+        uint32_t at = mix32(seed ^ (uint32_t)(s->b->row + i)) + (uint32_t)p->col_first;
+
+        for (int64_t j = 0; j < n_cols; j++)
+            out[i * n_cols + j] =
+                p->cols == 0 ? constant : scale * ld->noise[(at + (uint32_t)j) & (NOISE_LEN - 1)];
+    }
+    return TP_OK;
+}
+
+/* An exponent of all ones is NaN or infinity in every format.  The block was just written: this runs in cache. */
+static bool has_not_finite(const slot *s)
+{
+    size_t n = (size_t)s->b->n_rows * s->stride;
+    uint32_t bad = 0;
+
+    if (s->dtype == KERN_DTYPE_F32) {
+        const uint32_t *v = (const uint32_t *)(const void *)s->data;
+
+        for (size_t i = 0; i < n / 4; i++)
+            bad |= (v[i] & 0x7f800000U) == 0x7f800000U;
+    } else {
+        const uint16_t *v = (const uint16_t *)(const void *)s->data;
+        uint16_t ones = s->dtype == KERN_DTYPE_BF16 ? 0x7f80 : 0x7c00;
+
+        for (size_t i = 0; i < n / 2; i++)
+            bad |= (uint16_t)(v[i] & ones) == ones;
+    }
+    return bad != 0;
+}
+
+static void *reader_main(void *arg)
+{
+    loader *ld = arg;
+    tp_status st = TP_OK;
+
+    for (size_t i = 0; i < ld->n_blocks && st == TP_OK; i++) {
+        slot *s = &ld->slots[i % RING];
+        bool stop;
+
+        pthread_mutex_lock(&ld->lock);
+        while (!ld->stop && i >= ld->taken + RING)
+            pthread_cond_wait(&ld->changed, &ld->lock);
+        stop = ld->stop;
+        pthread_mutex_unlock(&ld->lock);
+        if (stop)
+            break;
+        s->b = &ld->blocks[i];
+        st = s->b->tensor != NULL ? read_block(ld, s) : make_noise(ld, s);
+        s->not_finite = st == TP_OK && has_not_finite(s);
+        pthread_mutex_lock(&ld->lock);
+        if (st == TP_OK) {
+            ld->filled = i + 1;
+        } else {
+            ld->reader_status = st;
+            (void)snprintf(ld->reader_error, sizeof ld->reader_error, "%s", tp_last_error());
+        }
+        pthread_cond_broadcast(&ld->changed);
+        pthread_mutex_unlock(&ld->lock);
+    }
+    return NULL;
+}
+
+/* ---- packing ---- */
+
+static float f16_value(uint16_t h)
+{
+    uint32_t exponent = (h >> 10) & 31, fraction = h & 1023;
+    float v = exponent == 0 ? ldexpf((float)fraction, -24)
+                            : ldexpf((float)(fraction + 1024), (int)exponent - 25);
+
+    if (exponent == 31)
+        v = fraction == 0 ? INFINITY : NAN;
+    return (h & 0x8000) != 0 ? -v : v;
+}
+
+static float bf16_value(uint16_t h)
+{
+    uint32_t bits = (uint32_t)h << 16;
+    float v;
+
+    memcpy(&v, &bits, sizeof v);
+    return v;
+}
+
+static void unpack_vector(float *out, const slot *s)
+{
+    for (int64_t i = 0; i < s->b->n_rows; i++) {
+        uint16_t half;
+
+        if (s->dtype == KERN_DTYPE_F32) {
+            memcpy(&out[i], s->data + 4 * i, 4);
+            continue;
+        }
+        memcpy(&half, s->data + 2 * i, 2);
+        out[i] = s->dtype == KERN_DTYPE_BF16 ? bf16_value(half) : f16_value(half);
+    }
+}
+
+static tp_status pack(loader *ld, const slot *s)
+{
+    const rt_param *p = s->b->param;
+    int64_t done = s->b->row - p->row_first;
+
+    if (s->not_finite && ld->warned != p) {
+        tp_warn("model", "tensor %s holds NaN or infinity", p->name);
+        ld->warned = p;
+    }
+    if (p->vector != NULL) {
+        unpack_vector(p->vector + done, s);
+        return TP_OK;
+    }
+    return ld->m->be->ops->weight_put(ld->m->be, p->weight,
+                                      &(kern_weight_rows){.row = p->dst_row + done,
+                                                          .n_rows = s->b->n_rows,
+                                                          .src = s->data + s->skip,
+                                                          .src_stride = s->stride,
+                                                          .src_dtype = s->dtype});
+}
+
+/* Packs blocks until `end` of them are done. */
+static tp_status pack_until(loader *ld, size_t end)
+{
+    while (ld->taken < end) {
+        tp_status st;
+        bool ready;
+
+        pthread_mutex_lock(&ld->lock);
+        while (ld->filled == ld->taken && ld->reader_status == TP_OK)
+            pthread_cond_wait(&ld->changed, &ld->lock);
+        ready = ld->filled > ld->taken;
+        pthread_mutex_unlock(&ld->lock);
+        if (!ready)
+            return TP_REJECT(ld->reader_status, "%s", ld->reader_error);
+        st = pack(ld, &ld->slots[ld->taken % RING]);
+        pthread_mutex_lock(&ld->lock);
+        ld->taken++;
+        pthread_cond_broadcast(&ld->changed);
+        pthread_mutex_unlock(&ld->lock);
+        TP_TRY(st);
+    }
+    return TP_OK;
+}
+
+/* ---- all together ---- */
+
+static tp_status prepare(loader *ld, const char *dir, const rt_param *params, int n)
+{
+    uint32_t state = 1;
+
+    if (ld->m->options.dummy_weights) {
+        ld->noise = tp_malloc(NOISE_LEN * sizeof *ld->noise);
+        if (ld->noise == NULL)
+            return TP_REJECT(TP_ERR_NOMEM, "no memory for noise");
+        for (size_t i = 0; i < NOISE_LEN; i++) {
+            state = mix32(state + 0x9e3779b9U);
+            ld->noise[i] = (float)(int32_t)state * 0x1p-31F;
+        }
+    } else {
+        TP_TRY(rt_st_open(&ld->st, dir));
+        TP_TRY(find_prefix(ld));
+    }
+    TP_TRY(plan_blocks(ld, params, n));
+    for (int i = 0; i < RING; i++) {
+        ld->slots[i].data = tp_aligned_alloc(64, BLOCK_BYTES);
+        if (ld->slots[i].data == NULL)
+            return TP_REJECT(TP_ERR_NOMEM, "no memory for read buffers");
+    }
+    for (int i = 0; i < ld->st.n_files; i++)
+        (void)posix_fadvise(ld->st.files[i].fd, 0, 0, POSIX_FADV_SEQUENTIAL);
+    return TP_OK;
+}
+
+static tp_status run_rounds(loader *ld)
+{
+    rt_progress bar;
+    tp_status st = TP_OK;
+
+    rt_progress_init(&bar, ld->m->options.progress, "loading weights");
+    for (size_t round = 1; round <= ROUNDS && st == TP_OK; round++) {
+        st = pack_until(ld, ld->n_blocks * round / ROUNDS);
+        st = rt_agree(ld->m->group, st);
+        rt_progress_show(&bar, (double)round / ROUNDS);
+    }
+    rt_progress_end(&bar);
+    return st;
+}
+
+static tp_status read_all(loader *ld)
+{
+    tp_status st;
+
+    (void)pthread_mutex_init(&ld->lock, NULL);
+    (void)pthread_cond_init(&ld->changed, NULL);
+    st = pthread_create(&ld->reader, NULL, reader_main, ld) == 0
+             ? TP_OK
+             : TP_REJECT(TP_ERR_NOMEM, "cannot start the reader thread");
+    if (st != TP_OK)
+        return rt_agree(ld->m->group, st);
+    st = run_rounds(ld);
+    pthread_mutex_lock(&ld->lock);
+    ld->stop = true;
+    pthread_cond_broadcast(&ld->changed);
+    pthread_mutex_unlock(&ld->lock);
+    (void)pthread_join(ld->reader, NULL);
+    return st;
+}
+
+static void release(loader *ld)
+{
+    for (int i = 0; i < RING; i++)
+        tp_free(ld->slots[i].data);
+    tp_free(ld->blocks);
+    tp_free(ld->noise);
+    rt_st_close(&ld->st);
+    tp_free(ld);
+}
+
+tp_status rt_load_params(rt_model *m, const char *dir, const rt_param *params, int n)
+{
+    loader *ld = tp_calloc(1, sizeof *ld);
+    tp_status st;
+
+    if (ld == NULL)
+        return rt_agree(m->group, TP_REJECT(TP_ERR_NOMEM, "no memory for the loader"));
+    ld->m = m;
+    st = rt_agree(m->group, prepare(ld, dir, params, n));
+    if (st == TP_OK)
+        st = read_all(ld);
+    m->load_bytes = ld->bytes_read;
+    release(ld);
+    return st;
+}
