@@ -1,0 +1,253 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* gemm.c - the matrix product of the CPU backend: one driver for every M, weight type and instruction set.
+ *
+ * Work is cut into units of one panel (64 output columns) and one block of rows; each thread takes a run of
+ * consecutive units, so that with few rows its weights are one stream from memory.  Inside a unit the loops are
+ *
+ *   group of chunks of k        a part of the panel that stays in L2
+ *     tile of rows              as many as the registers hold
+ *       chunk                   the micro-kernel; partial sums in slots (gemm_plan.h)
+ *
+ * With few rows the kernel is bound by memory: it prefetches a few KiB ahead in its own stream, and where several
+ * tiles of rows pass, the last of them fetch the next group into L2, so that memory never rests.
+ *
+ * Threads: the calling thread and the backend's team.  The scratch is cut per thread; the activations in tile order
+ * (AMX) are shared.
+ */
+#include <omp.h>
+
+#include "kernels/cpu/gemm_plan.h"
+#include "kernels/kern_check.h"
+
+#define FETCH_AHEAD   4096          /* bytes ahead in the stream of weights */
+#define ROWS_MIN      96            /* rows of a block, at least, when k is long */
+#define BLOCK_A_BYTES (1024 * 1024) /* activations of a block of rows */
+#define TEAM_WORK_MIN (64 * 1024)   /* weight bytes times tiles from which a team repays itself */
+#define REPAIR_BYTES  ((GEMM_REPAIR_K + GEMM_A_TILE_K) * GEMM_NR * 2)
+
+/* What is common to all units of one product. */
+typedef struct gemm_job {
+    const kern_gemm_args *args;
+    const kern_weight *w;
+    const gemm_kernels *kn;
+    const uint8_t *a; /* activations, as the kernels want them */
+    size_t a_stride;
+    int64_t rows;     /* of a block */
+    int64_t n_blocks; /* of rows */
+    gemm_plan plan;
+} gemm_job;
+
+/* A thread's own memory. */
+typedef struct gemm_local {
+    float *acc; /* [tiles][slots][mr][64] */
+    uint8_t *repair;
+} gemm_local;
+
+const gemm_kernels *kern_cpu_gemm_kernels(kern_cpu_isa isa, kern_dtype dtype)
+{
+    switch (isa) {
+    case KERN_CPU_AMX:
+        if (dtype == KERN_DTYPE_BF16)
+            return &kern_cpu_gemm_amx_bf16;
+        return &kern_cpu_gemm_avx512[dtype];
+    case KERN_CPU_AVX512: return &kern_cpu_gemm_avx512[dtype];
+    case KERN_CPU_AVX2: return &kern_cpu_gemm_avx2[dtype];
+    case KERN_CPU_GENERIC: break;
+    }
+    return &kern_cpu_gemm_generic[dtype];
+}
+
+static int64_t round_up(int64_t x, int64_t to)
+{
+    return (x + to - 1) / to * to;
+}
+
+/* Rows whose partial sums one thread keeps at the same time, at most. */
+static int64_t local_rows(int64_t m)
+{
+    return (m < ROWS_MIN ? m : ROWS_MIN) + GEMM_MR_MAX;
+}
+
+static size_t local_bytes(int64_t m)
+{
+    return (size_t)local_rows(m) * GEMM_SLOTS_MAX * GEMM_NR * sizeof(float) + REPAIR_BYTES;
+}
+
+size_t kern_cpu_gemm_scratch_bytes(const kern_backend *be, int m_max, int64_t n_max, int64_t k_max)
+{
+    (void)n_max;
+    if (m_max <= 0)
+        return 0;
+    return 64 + (size_t)be->n_threads * local_bytes(m_max) +
+           kern_cpu_gemm_packed_bytes(m_max, k_max);
+}
+
+/* How fast tile `t` of `n` fetches: alone, ahead of itself; else the last ones share the next group. */
+static gemm_fetch fetch_rate(int64_t t, int64_t n)
+{
+    if (n == 1)
+        return GEMM_FETCH_FULL;
+    if (n < 4)
+        return t >= n - 2 ? GEMM_FETCH_HALF : GEMM_FETCH_NONE;
+    return t >= n - 4 ? GEMM_FETCH_QUARTER : GEMM_FETCH_NONE;
+}
+
+/* Chunks [c0, c1) of a panel for rows [r0, r0 + rows); *fetch walks through the next group. */
+static void run_tile(const gemm_job *job, const gemm_local *lc, const uint8_t *panel, int64_t r0,
+                     int rows, int c0, int c1, float *acc, gemm_fetch rate, const uint8_t **fetch)
+{
+    kern_dtype t = job->w->desc.dtype;
+    size_t slot_step = (size_t)job->kn->mr * GEMM_NR;
+
+    for (int c = c0; c < c1; c++) {
+        const gemm_chunk *ch = &job->plan.chunks[c];
+        size_t lines = (size_t)(ch->k / gemm_line_k(t)) * gemm_line_bytes(t);
+        gemm_tile tile = {
+            .w = panel + (size_t)(ch->k0 / gemm_line_k(t)) * gemm_line_bytes(t),
+            .a = job->a + (size_t)r0 * job->a_stride + ch->a_off,
+            .a_stride = job->a_stride,
+            .k = ch->k,
+            .acc = acc + (size_t)ch->slot * slot_step,
+            .slot_step = slot_step,
+            .joins = ch->joins,
+            .resume = ch->resume,
+        };
+
+        tile.prefetch = rate == GEMM_FETCH_FULL ? tile.w + FETCH_AHEAD : *fetch;
+        if (ch->repair) {
+            kern_cpu_gemm_repair(lc->repair, panel, ch);
+            tile.w = lc->repair;
+        }
+        job->kn->tile[rows - 1][rate](&tile);
+        *fetch += rate == GEMM_FETCH_HALF ? lines / 2 : rate == GEMM_FETCH_QUARTER ? lines / 4 : 0;
+    }
+}
+
+static void store_tile(const gemm_job *job, int64_t panel, int64_t r0, int rows, const float *acc)
+{
+    const kern_gemm_args *a = job->args;
+    int64_t n = job->w->desc.n, c0 = panel * GEMM_NR;
+
+    for (int root = 0; root < job->plan.n_roots; root++) {
+        gemm_store s = {
+            .acc = acc + (size_t)root * (size_t)job->kn->mr * GEMM_NR,
+            .out = a->out + ((int64_t)root * a->m + r0) * n + c0,
+            .out_stride = n,
+            .bias = a->bias != NULL ? a->bias + c0 : NULL,
+            .rows = rows,
+            .cols = n - c0 < GEMM_NR ? (int)(n - c0) : GEMM_NR,
+        };
+
+        job->kn->store(&s);
+    }
+}
+
+static void run_unit(const gemm_job *job, const gemm_local *lc, int64_t panel, int64_t block)
+{
+    const gemm_plan *p = &job->plan;
+    const uint8_t *w = job->w->data + (size_t)panel * job->w->panel_bytes;
+    int64_t r_begin = block * job->rows;
+    int64_t rows = job->args->m - r_begin < job->rows ? job->args->m - r_begin : job->rows;
+    int64_t n_tiles = (rows + job->kn->mr - 1) / job->kn->mr;
+    int64_t each = round_up((rows + n_tiles - 1) / n_tiles, job->kn->row_step);
+    size_t tile_floats = (size_t)p->n_slots * (size_t)job->kn->mr * GEMM_NR;
+    int c0 = 0;
+
+    n_tiles = (rows + each - 1) / each;
+    for (int g = 0; g < p->n_groups; g++) {
+        int c1 = p->group_end[g];
+        const gemm_chunk *last = &p->chunks[c1 - 1];
+        const uint8_t *fetch =
+            w + (size_t)((last->k0 + last->k) / gemm_line_k(job->w->desc.dtype)) *
+                    gemm_line_bytes(job->w->desc.dtype);
+
+        for (int64_t t = 0; t < n_tiles; t++) {
+            float *acc = lc->acc + (p->n_groups > 1 ? (size_t)t * tile_floats : 0);
+            int64_t r0 = t * each;
+            int n = rows - r0 < each ? (int)(rows - r0) : (int)each;
+
+            run_tile(job, lc, w, r_begin + r0, n, c0, c1, acc, fetch_rate(t, n_tiles), &fetch);
+            if (g == p->n_groups - 1)
+                store_tile(job, panel, r_begin + r0, n, acc);
+        }
+        c0 = c1;
+    }
+}
+
+/* Rows of a block: their activations stay in cache; fewer when there are too few units to occupy the team. */
+static void cut_rows(gemm_job *job, int n_threads)
+{
+    int64_t m = job->args->m, mr = job->kn->mr, k = job->w->desc.k;
+    int64_t a_row = k * (int64_t)kern_dtype_bytes(kern_act_dtype(job->w->desc.dtype));
+    int64_t rows = BLOCK_A_BYTES / (a_row > 0 ? a_row : 1);
+
+    if (job->plan.n_groups > 1 || rows < ROWS_MIN)
+        rows = ROWS_MIN;
+    rows = rows < m ? rows : m;
+    for (;;) {
+        int64_t units = (m + rows - 1) / rows * job->w->n_panels;
+        int64_t rounds = (units + n_threads - 1) / n_threads;
+
+        if (units * 10 >= rounds * n_threads * 9 || rows <= 2 * mr)
+            break;
+        rows = round_up(rows / 2, mr);
+    }
+    job->n_blocks = (m + rows - 1) / rows;
+    rows = (m + job->n_blocks - 1) / job->n_blocks; /* as equal as whole tiles allow */
+    job->rows = job->n_blocks > 1 ? round_up(rows, mr) : rows;
+    job->n_blocks = (m + job->rows - 1) / job->rows;
+}
+
+static void run_job(gemm_job *job, uint8_t *scratch, int n_threads)
+{
+    const kern_gemm_args *a = job->args;
+    size_t each = local_bytes(a->m);
+    uint8_t *packed = scratch + (size_t)n_threads * each;
+    int64_t row_tiles = (a->m + GEMM_A_TILE_ROWS - 1) / GEMM_A_TILE_ROWS;
+    int64_t units = job->n_blocks * job->w->n_panels;
+
+    if (job->kn->pack_a) {
+        job->a = packed;
+        job->a_stride = (size_t)job->plan.k_tiles * (GEMM_A_TILE_BYTES / GEMM_A_TILE_ROWS);
+    }
+#pragma omp parallel num_threads(n_threads)
+    {
+        int64_t id = omp_get_thread_num(), team = omp_get_num_threads();
+        uint8_t *mine = scratch + (size_t)id * each;
+        gemm_local lc = {.acc = (float *)(void *)(mine + REPAIR_BYTES), .repair = mine};
+
+        if (job->kn->pack_a) {
+            for (int64_t t = id; t < row_tiles; t += team)
+                kern_cpu_gemm_pack_rows(packed, &job->plan, a, t);
+#pragma omp barrier
+        }
+        if (job->kn->thread_begin != NULL)
+            job->kn->thread_begin();
+        for (int64_t u = units * id / team; u < units * (id + 1) / team; u++)
+            run_unit(job, &lc, u % job->w->n_panels, u / job->w->n_panels);
+        if (job->kn->thread_end != NULL)
+            job->kn->thread_end();
+    }
+}
+
+tp_status kern_cpu_gemm(kern_backend *be, const kern_gemm_args *a)
+{
+    const kern_weight *w = a->w;
+    gemm_job job = {.args = a, .w = w, .a = a->in};
+    int64_t tiles;
+    uintptr_t scratch = ((uintptr_t)a->scratch + 63) / 64 * 64;
+
+    TP_TRY(kern_check_gemm(a, &w->desc));
+    if (a->m == 0 || w->desc.n == 0)
+        return TP_OK;
+    if (a->scratch == NULL)
+        return TP_FAIL(TP_ERR_INVALID, "gemm: scratch is NULL, expected %zu bytes",
+                       kern_cpu_gemm_scratch_bytes(be, a->m, w->desc.n, w->desc.k));
+    job.kn = kern_cpu_gemm_kernels(kern_cpu_of(be)->isa, w->desc.dtype);
+    job.a_stride = (size_t)w->desc.k * kern_dtype_bytes(kern_act_dtype(w->desc.dtype));
+    tiles = (a->m + job.kn->mr - 1) / job.kn->mr;
+    kern_cpu_gemm_plan(&job.plan, a, job.kn, tiles == 1);
+    cut_rows(&job, be->n_threads);
+    run_job(&job, (uint8_t *)scratch, kern_cpu_team(be, (int64_t)w->bytes * tiles, TEAM_WORK_MIN));
+    return TP_OK;
+}
