@@ -1,0 +1,115 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* test_mem.c - counting, failing, forbidding; large aligned blocks. */
+#include "tests/unit/base/base_testing.h"
+
+#include <signal.h>
+#include <string.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+static void allocations_are_counted(void **state)
+{
+    int64_t before = tp_mem_count();
+    void *p = tp_malloc(0);
+    char *s = tp_strdup("abc");
+    char *t = tp_strndup("abc", 2);
+
+    (void)state;
+    assert_non_null(p);
+    assert_string_equal(s, "abc");
+    assert_string_equal(t, "ab");
+    assert_int_equal(tp_mem_count() - before, 3);
+    tp_free(p);
+    tp_free(s);
+    tp_free(t);
+    tp_free(NULL);
+}
+
+static void product_that_overflows_is_refused(void **state)
+{
+    volatile size_t huge = SIZE_MAX / 2; /* volatile: the compiler would warn */
+
+    (void)state;
+    assert_null(tp_calloc(huge, 3));
+}
+
+static void injected_failures_last(void **state)
+{
+    void *p, *q;
+
+    (void)state;
+    tp_mem_fail_after(1);
+    p = tp_malloc(8);
+    assert_non_null(p);
+    assert_null(tp_malloc(8));
+    assert_null(tp_calloc(1, 8));
+    assert_null(tp_aligned_alloc(64, 64));
+    q = tp_realloc(p, 100000);
+    assert_null(q); /* p is still valid */
+    memset(p, 1, 8);
+    tp_mem_fail_after(-1);
+    tp_free(p);
+}
+
+static void aligned_blocks_are_zero_and_aligned(void **state)
+{
+    static const size_t SIZES[] = {0, 1, 64, 4096, (size_t)4 << 20, ((size_t)9 << 20) + 5};
+    static const size_t ALIGNS[] = {16, 64, 4096, (size_t)4 << 20};
+
+    (void)state;
+    for (size_t i = 0; i < sizeof SIZES / sizeof SIZES[0]; i++) {
+        for (size_t k = 0; k < sizeof ALIGNS / sizeof ALIGNS[0]; k++) {
+            unsigned char *p = tp_aligned_alloc(ALIGNS[k], SIZES[i]);
+
+            assert_non_null(p);
+            assert_int_equal((uintptr_t)p % ALIGNS[k], 0);
+            for (size_t b = 0; b < SIZES[i]; b += 509)
+                assert_int_equal(p[b], 0);
+            if (SIZES[i] > 0)
+                memset(p, 0xab, SIZES[i]);
+            tp_free(p);
+        }
+    }
+}
+
+static void large_block_that_does_not_fit_is_refused(void **state)
+{
+    (void)state;
+    assert_null(tp_aligned_alloc(64, SIZE_MAX - 4096));
+    assert_null(tp_aligned_alloc(64, SIZE_MAX / 2));
+}
+
+static void forbidden_allocation_aborts(void **state)
+{
+    int wstatus;
+    pid_t pid = fork();
+
+    (void)state;
+    if (pid == 0) {
+        (void)close(STDERR_FILENO);
+        tp_mem_forbid(true);
+        tp_mem_forbid(true);
+        tp_mem_forbid(false); /* counts: still forbidden */
+        tp_free(tp_malloc(1));
+        _exit(0);
+    }
+    assert_int_equal(waitpid(pid, &wstatus, 0), pid);
+    assert_true(WIFSIGNALED(wstatus) && WTERMSIG(wstatus) == SIGABRT);
+    tp_mem_forbid(true);
+    tp_mem_forbid(false);
+    tp_free(tp_malloc(1));
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(allocations_are_counted),
+        cmocka_unit_test(product_that_overflows_is_refused),
+        cmocka_unit_test(injected_failures_last),
+        cmocka_unit_test(aligned_blocks_are_zero_and_aligned),
+        cmocka_unit_test(large_block_that_does_not_fit_is_refused),
+        cmocka_unit_test(forbidden_allocation_aborts),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
