@@ -22,14 +22,10 @@
 
 #define KERN_ABI 1
 
-typedef enum kern_dtype {
-    KERN_DTYPE_F32 = 0,
-    KERN_DTYPE_BF16 = 1,
-    KERN_DTYPE_F16 = 2
-} kern_dtype;
+typedef enum kern_dtype { KERN_DTYPE_F32 = 0, KERN_DTYPE_BF16 = 1, KERN_DTYPE_F16 = 2 } kern_dtype;
 
 size_t kern_dtype_bytes(kern_dtype t);
-const char *kern_dtype_name(kern_dtype t);   /* "float32", "bfloat16", "float16" */
+const char *kern_dtype_name(kern_dtype t);     /* "float32", "bfloat16", "float16" */
 kern_dtype kern_act_dtype(kern_dtype weights); /* BF16 -> BF16; F32, F16 -> F32 */
 
 typedef struct kern_ops kern_ops;
@@ -70,9 +66,10 @@ typedef struct kern_weight_rows {
 
 /* ---- operations ---- */
 typedef struct kern_embed_args {
-    float *out;          /* [m, k] */
-    const kern_weight *table; /* [n_local, k]: vocabulary rows vocab_first .. vocab_first + n_local */
-    const int32_t *ids;  /* [m] global token ids; a row whose id is not local becomes zeros */
+    float *out; /* [m, k] */
+    const kern_weight
+        *table;         /* [n_local, k]: vocabulary rows vocab_first .. vocab_first + n_local */
+    const int32_t *ids; /* [m] global token ids; a row whose id is not local becomes zeros */
     int m;
     int32_t vocab_first;
 } kern_embed_args;
@@ -90,27 +87,28 @@ typedef struct kern_rmsnorm_args {
 
 /* How K is cut for a row-parallel sum (base/segtree.h): this rank's run of segments in local columns. */
 typedef struct kern_ksplit {
-    int seg_first, n_seg;     /* global index of the first segment; segments here */
-    int32_t k_end[TP_SEG_MAX]; /* local column where segment i ends; may repeat (empty segment = zeros) */
+    int seg_first, n_seg; /* global index of the first segment; segments here */
+    int32_t k_end
+        [TP_SEG_MAX]; /* local column where segment i ends; may repeat (empty segment = zeros) */
 } kern_ksplit;
 
 /* out = in * w^T (+ bias).  Without split: one sum over K per element, K ascending.  With split: the roots of the
  * run, out [n_roots, m, n], n_roots = tp_seg_roots(); bias must then be NULL. */
 typedef struct kern_gemm_args {
-    float *out;          /* [m, n] or [n_roots, m, n] */
-    const void *in;      /* [m, k] of kern_act_dtype(w) */
+    float *out;     /* [m, n] or [n_roots, m, n] */
+    const void *in; /* [m, k] of kern_act_dtype(w) */
     const kern_weight *w;
-    const float *bias;   /* [n] or NULL */
+    const float *bias; /* [n] or NULL */
     int m;
     const kern_ksplit *split; /* NULL: none */
-    void *scratch;       /* kern_gemm_scratch_bytes(); may be NULL when that is 0 */
+    void *scratch;            /* kern_gemm_scratch_bytes(); may be NULL when that is 0 */
 } kern_gemm_args;
 
 /* cos and sin of pos * inv_freq, times amplitude; the product and the functions in FP32. */
 typedef struct kern_rope_table_args {
-    float *cos_sin;          /* [m, n_freq, 2] */
-    const int32_t *pos;      /* [m] */
-    const float *inv_freq;   /* [n_freq] */
+    float *cos_sin;        /* [m, n_freq, 2] */
+    const int32_t *pos;    /* [m] */
+    const float *inv_freq; /* [n_freq] */
     int m, n_freq;
     float amplitude;
 } kern_rope_table_args;
@@ -118,8 +116,8 @@ typedef struct kern_rope_table_args {
 /* On each row of qkv [n_q | n_kv | n_kv heads]: per-head RMSNorm of q and k (where given), half-rotation RoPE of the
  * first 2 * n_freq elements of every q and k head, then k and v go to the cache.  q stays in place. */
 typedef struct kern_qkv_args {
-    float *qkv;              /* [m, (n_q + 2 * n_kv) * head_dim] in/out; bias already added */
-    const float *cos_sin;    /* [m, n_freq, 2] */
+    float *qkv;                   /* [m, (n_q + 2 * n_kv) * head_dim] in/out; bias already added */
+    const float *cos_sin;         /* [m, n_freq, 2] */
     const float *q_norm, *k_norm; /* [head_dim] or NULL */
     float norm_eps;
     int m, n_q, n_kv, head_dim, n_freq;
@@ -129,23 +127,24 @@ typedef struct kern_qkv_args {
 } kern_qkv_args;
 
 typedef struct kern_attn_seq {
-    int32_t row;       /* first of its rows in q */
-    int32_t n_rows;    /* new tokens in this step */
-    int32_t ctx;       /* tokens in the cache including the new ones: row i sees positions 0 .. ctx - n_rows + i */
-    int32_t table;     /* its block table starts at block_tables[table] */
+    int32_t row;    /* first of its rows in q */
+    int32_t n_rows; /* new tokens in this step */
+    int32_t
+        ctx; /* tokens in the cache including the new ones: row i sees positions 0 .. ctx - n_rows + i */
+    int32_t table; /* its block table starts at block_tables[table] */
 } kern_attn_seq;
 
 /* Causal softmax(q k^T * scale) v over the paged cache.  Query head h (local) reads KV head kv_of_q[h] (local).  The
  * order of additions of a row depends on its position only: chunked, batched or recomputed, the bits are equal. */
 typedef struct kern_attn_args {
-    void *out;            /* [m, n_q * head_dim] of out_dtype */
-    const float *q;       /* row r at q + r * q_stride */
-    int64_t q_stride;     /* elements */
+    void *out;        /* [m, n_q * head_dim] of out_dtype */
+    const float *q;   /* row r at q + r * q_stride */
+    int64_t q_stride; /* elements */
     kern_kv *kv;
     int layer;
     const kern_attn_seq *seqs; /* [n_seqs] */
     const int32_t *block_tables;
-    const int32_t *kv_of_q;    /* [n_q] */
+    const int32_t *kv_of_q; /* [n_q] */
     int n_seqs, n_q, head_dim;
     float scale;
     int window;           /* 0 = full; else key j is seen by position i iff i - window < j <= i */
@@ -161,9 +160,9 @@ typedef struct kern_silu_mul_args {
 } kern_silu_mul_args;
 
 typedef struct kern_gather_args {
-    float *out;          /* [n, dim]: row idx[i] of in */
+    float *out; /* [n, dim]: row idx[i] of in */
     const float *in;
-    const int32_t *idx;  /* [n] */
+    const int32_t *idx; /* [n] */
     int n, dim;
 } kern_gather_args;
 
@@ -172,40 +171,43 @@ typedef struct kern_gather_args {
 typedef struct kern_adjust_row {
     int32_t row;
     float repetition, frequency, presence; /* 1, 0, 0 = none */
-    const int32_t *history; /* global ids: prompt, then output */
+    const int32_t *history;                /* global ids: prompt, then output */
     int32_t n_prompt, n_history;
-    const int32_t *bias_ids;  /* [n_bias] */
+    const int32_t *bias_ids; /* [n_bias] */
     const float *bias;
     int32_t n_bias;
     const int32_t *forbidden; /* [n_forbidden]: to -inf (eos while below min_tokens, bad words) */
     int32_t n_forbidden;
-    const int32_t *allowed;   /* [n_allowed]: all others to -inf; NULL = all allowed */
+    const int32_t *allowed; /* [n_allowed]: all others to -inf; NULL = all allowed */
     int32_t n_allowed;
 } kern_adjust_row;
 
 typedef struct kern_adjust_args {
-    float *logits;      /* [.., ld] in/out */
+    float *logits; /* [.., ld] in/out */
     int64_t ld;
     int32_t vocab_first, n_local;
     const kern_adjust_row *rows;
     int n_rows;
-    int32_t *scratch;   /* [n_local], zero on entry and on return */
+    int32_t *scratch; /* [n_local], zero on entry and on return */
 } kern_adjust_args;
 
+#define KERN_TOPK_MAX 1024
+
 /* The k best of each row by (value descending, id ascending), as global ids; short rows are filled with -inf, -1.
- * NaN counts as -inf. */
+ * NaN counts as -inf, and a token at -inf is never listed. */
 typedef struct kern_topk_args {
-    const float *logits;     /* [.., ld] */
+    const float *logits; /* [.., ld] */
     int64_t ld;
-    const int32_t *rows;     /* [n_rows] row numbers */
-    int n_rows, k;           /* k <= 1024 */
+    const int32_t *rows; /* [n_rows] row numbers */
+    int n_rows, k;       /* k <= KERN_TOPK_MAX */
     int32_t vocab_first, n_local;
-    float *val;              /* [n_rows, k] */
-    int32_t *id;             /* [n_rows, k] */
+    float *val;  /* [n_rows, k] */
+    int32_t *id; /* [n_rows, k] */
 } kern_topk_args;
 
 /* Per row and vocabulary chunk: max of l, sum of exp((l - max) * inv_temp) in one order, and one token drawn from the
- * chunk in proportion, by the number philox(seed, counter, global chunk).  Chunks are the same at every TP size. */
+ * chunk in proportion, by the number kern_philox_uniform(seed, counter, global chunk, 0) of kernels/philox.h.  Chunks
+ * are the same at every TP size.  NaN counts as -inf, +inf as the largest finite number. */
 typedef struct kern_chunk_row {
     int32_t row;
     float inv_temp;
@@ -214,7 +216,7 @@ typedef struct kern_chunk_row {
 
 typedef struct kern_chunk_stat {
     float max, sum;
-    int32_t pick;      /* global id; -1 when the whole chunk is -inf */
+    int32_t pick; /* global id; -1 when the whole chunk is -inf */
     float pick_logit;
 } kern_chunk_stat;
 
@@ -224,9 +226,9 @@ typedef struct kern_chunk_args {
     const kern_chunk_row *rows;
     int n_rows;
     int32_t vocab_first, n_local;
-    int32_t chunk_tokens;      /* vocab_first is a multiple of it */
-    kern_chunk_stat *out;      /* [n_rows, ceil(n_local / chunk_tokens)] */
-    float *scratch;            /* [n_threads, chunk_tokens] */
+    int32_t chunk_tokens; /* vocab_first is a multiple of it */
+    kern_chunk_stat *out; /* [n_rows, ceil(n_local / chunk_tokens)] */
+    float *scratch;       /* [n_threads, chunk_tokens] */
 } kern_chunk_args;
 
 /* ---- KV cache ---- */
@@ -253,7 +255,8 @@ struct kern_ops {
     tp_status (*weight_put)(kern_backend *be, kern_weight *w, const kern_weight_rows *rows);
     void (*weight_destroy)(kern_backend *be, kern_weight *w);
 
-    size_t (*kv_block_bytes)(const kern_backend *be, const kern_kv_desc *d); /* one block, all layers */
+    size_t (*kv_block_bytes)(const kern_backend *be,
+                             const kern_kv_desc *d); /* one block, all layers */
     tp_status (*kv_create)(kern_backend *be, const kern_kv_desc *d, kern_kv **out);
     void (*kv_destroy)(kern_backend *be, kern_kv *kv);
     tp_status (*kv_copy_block)(kern_backend *be, kern_kv *kv, int32_t dst, int32_t src);
