@@ -1,0 +1,397 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* cpu_attn.c - causal attention over the paged cache.
+ *
+ * The keys of a sequence are cut into tiles of 256 positions, at absolute positions.  Inside a tile a query vector
+ * gets scores, their maximum, the exponentials and their sum, and the weighted sum of the values; tiles are joined
+ * left to right.  Hidden positions weigh exactly 0 and tiles with nothing to see are left out, so a row's bits
+ * depend on its position and window only: not on what shares its chunk or batch, nor on who computes which tile.
+ *
+ * A query vector is one head of one row.  The vectors of consecutive heads that read the same KV head ("run") are
+ * taken in blocks of up to 24, so that keys and values are loaded once per block.  Work is handed out block by
+ * block; when a batch of single rows has too few blocks to keep the team busy, by tiles, with the partial results
+ * in scratch.
+ */
+#include <math.h>
+#include <stdatomic.h>
+#include <string.h>
+
+#include <omp.h>
+
+#include "kernels/cpu/cpu_kv.h"
+#include "kernels/kern_check.h"
+
+#define TILE        256 /* positions */
+#define TILE_GROUPS (TILE / KERN_CPU_GROUP)
+#define BLOCK       24        /* query vectors */
+#define TEAM_WORK   (1 << 16) /* multiply-adds (of q k^T) that repay a team */
+
+typedef struct head_run {
+    int32_t first, n; /* query heads */
+    int32_t kv;
+} head_run;
+
+/* Per thread, all [BLOCK, ..]. */
+typedef struct thread_space {
+    float *q;     /* [hd] times scale */
+    float *score; /* [TILE] */
+    float *o;     /* [hd] joined so far */
+    float *part;  /* [hd] of the newest tile */
+    float *max, *sum, *part_max, *part_sum;
+} thread_space;
+
+/* One call, as its threads see it. */
+typedef struct attn_job {
+    const kern_attn_args *a;
+    const kern_cpu_vec *vec;
+    const kern_kv *kv;
+    int hd; /* padded head_dim */
+    head_run *runs;
+    int n_runs;
+    float *space; /* [n_threads, space_floats()] */
+    float *parts; /* [n_q, tiles, hd + 2]: one sequence by tiles: weighted sum, maximum, sum */
+} attn_job;
+
+/* Query vectors first .. first + n of a run: vector v is head run->first + v % run->n of row v / run->n. */
+typedef struct vec_block {
+    const kern_attn_seq *seq;
+    const head_run *run;
+    int first, n;
+    int begin, end; /* positions that any of them sees */
+} vec_block;
+
+static size_t space_floats(int hd)
+{
+    return (size_t)BLOCK * (size_t)(3 * hd + TILE + 4);
+}
+
+static int tiles_of(int ctx)
+{
+    return (ctx + TILE - 1) / TILE;
+}
+
+size_t kern_cpu_attn_scratch_bytes(const kern_backend *be, int n_q, int head_dim, int ctx_max)
+{
+    int hd = kern_cpu_kv_pad(head_dim);
+    size_t floats = space_floats(hd) * (size_t)be->n_threads +
+                    (size_t)n_q * (size_t)tiles_of(ctx_max) * (size_t)(hd + 2);
+
+    return KERN_CPU_ALIGN + floats * sizeof(float) + (size_t)n_q * sizeof(head_run);
+}
+
+static void job_init(attn_job *job, const kern_attn_args *a, const kern_cpu_backend *cpu)
+{
+    uintptr_t base = ((uintptr_t)a->scratch + KERN_CPU_ALIGN - 1) / KERN_CPU_ALIGN * KERN_CPU_ALIGN;
+    int n = 0;
+
+    *job = (attn_job){.a = a, .vec = cpu->vec, .kv = a->kv, .hd = a->kv->hd};
+    job->space = (float *)base;
+    base += space_floats(job->hd) * (size_t)cpu->base.n_threads * sizeof(float);
+    job->runs = (head_run *)base;
+    job->parts = (float *)(base + (size_t)a->n_q * sizeof(head_run));
+    for (int h = 0; h < a->n_q; h++) {
+        if (n > 0 && job->runs[n - 1].kv == a->kv_of_q[h])
+            job->runs[n - 1].n++;
+        else
+            job->runs[n++] = (head_run){.first = h, .n = 1, .kv = a->kv_of_q[h]};
+    }
+    job->n_runs = n;
+}
+
+static thread_space space_of(const attn_job *job, int thread)
+{
+    float *p = job->space + space_floats(job->hd) * (size_t)thread;
+    int vecs = BLOCK * job->hd;
+    thread_space t;
+
+    t.q = p;
+    t.score = t.q + vecs;
+    t.o = t.score + BLOCK * TILE;
+    t.part = t.o + vecs;
+    t.max = t.part + vecs;
+    t.sum = t.max + BLOCK;
+    t.part_max = t.sum + BLOCK;
+    t.part_sum = t.part_max + BLOCK;
+    return t;
+}
+
+static int position(const vec_block *b, int i)
+{
+    return b->seq->ctx - b->seq->n_rows + (b->first + i) / b->run->n;
+}
+
+static int first_seen(const kern_attn_args *a, int pos)
+{
+    return a->window > 0 && pos >= a->window ? pos - a->window + 1 : 0;
+}
+
+static int64_t row_of(const vec_block *b, int i)
+{
+    return b->seq->row + (b->first + i) / b->run->n;
+}
+
+static int head_of(const vec_block *b, int i)
+{
+    return b->run->first + (b->first + i) % b->run->n;
+}
+
+static vec_block block_at(const attn_job *job, const kern_attn_seq *seq, const head_run *run, int k)
+{
+    int n_vecs = seq->n_rows * run->n;
+    vec_block b = {.seq = seq, .run = run, .first = k * BLOCK};
+
+    b.n = n_vecs - b.first < BLOCK ? n_vecs - b.first : BLOCK;
+    b.begin = first_seen(job->a, position(&b, 0));
+    b.end = position(&b, b.n - 1) + 1;
+    return b;
+}
+
+static int blocks_of(const kern_attn_seq *seq, const head_run *run)
+{
+    return (seq->n_rows * run->n + BLOCK - 1) / BLOCK;
+}
+
+static void load_queries(const attn_job *job, const vec_block *b, float *q)
+{
+    const kern_attn_args *a = job->a;
+    float scale = a->scale;
+
+    for (int i = 0; i < b->n; i++) {
+        const float *src = a->q + row_of(b, i) * a->q_stride + (int64_t)head_of(b, i) * a->head_dim;
+        float *dst = q + (size_t)i * (size_t)job->hd;
+
+#pragma omp simd
+        for (int d = 0; d < a->head_dim; d++)
+            dst[d] = src[d] * scale;
+        for (int d = a->head_dim; d < job->hd; d++)
+            dst[d] = 0.0f;
+    }
+}
+
+/* Scores -> weights, in place; positions outside [lo, hi) of the tile get -inf first. */
+static float weigh(const attn_job *job, float *score, int from, int to, int lo, int hi, float *max)
+{
+    for (int t = from; t < to && t < lo; t++)
+        score[t] = -INFINITY;
+    for (int t = hi > from ? hi : from; t < to; t++)
+        score[t] = -INFINITY;
+    return job->vec->softmax(score + from, to - from, max);
+}
+
+/* One tile of one block into t->part, part_max, part_sum. */
+static void attend_tile(const attn_job *job, const vec_block *b, int tile, const thread_space *t)
+{
+    const kern_attn_args *a = job->a;
+    const kern_kv *kv = job->kv;
+    const int32_t *table = a->block_tables + b->seq->table;
+    int base = tile * TILE;
+    int begin = b->begin > base ? b->begin - base : 0;
+    int end = b->end < base + TILE ? b->end - base : TILE;
+    int g0 = begin / KERN_CPU_GROUP, g1 = (end + KERN_CPU_GROUP - 1) / KERN_CPU_GROUP;
+    const void *k[TILE_GROUPS], *v[TILE_GROUPS];
+
+    for (int g = g0; g < g1; g++) {
+        int pos = base + g * KERN_CPU_GROUP;
+        int32_t block = table[pos / kv->desc.block_tokens];
+        const unsigned char *p;
+
+        TP_DASSERT(block >= 0 && block < kv->desc.n_blocks);
+        p = kern_cpu_kv_at(kv, a->layer, block, b->run->kv) +
+            (size_t)(pos % kv->desc.block_tokens / KERN_CPU_GROUP) * kv->group_bytes;
+        k[g] = p;
+        v[g] = p + (size_t)kv->groups * kv->group_bytes;
+    }
+    job->vec->qk[kv->desc.dtype](t->score + g0 * KERN_CPU_GROUP, TILE, t->q, job->hd, b->n, k + g0,
+                                 g1 - g0, job->hd);
+    for (int i = 0; i < b->n; i++) {
+        int pos = position(b, i);
+
+        t->part_sum[i] = weigh(job, t->score + i * TILE, g0 * KERN_CPU_GROUP, g1 * KERN_CPU_GROUP,
+                               first_seen(a, pos) - base, pos + 1 - base, &t->part_max[i]);
+    }
+    job->vec->pv[kv->desc.dtype](t->part, job->hd, t->score, TILE, b->n, v, begin, end);
+}
+
+/* Joins a tile's (part, part_max, part_sum) to what lies left of it. */
+static void join(const attn_job *job, float *o, float *max, float *sum, const float *part,
+                 float part_max, float part_sum)
+{
+    float top, left, right;
+
+    if (part_max == -INFINITY)
+        return;
+    if (*max == -INFINITY) {
+        memcpy(o, part, (size_t)job->hd * sizeof *o);
+        *max = part_max;
+        *sum = part_sum;
+        return;
+    }
+    top = *max > part_max ? *max : part_max;
+    left = job->vec->exp1(*max - top);
+    right = job->vec->exp1(part_max - top);
+    job->vec->merge(o, left, part, right, job->hd);
+    *sum = *sum * left + part_sum * right;
+    *max = top;
+}
+
+static void finish(const attn_job *job, int64_t row, int head, float *o, float sum)
+{
+    const kern_attn_args *a = job->a;
+    int64_t at = (row * a->n_q + head) * a->head_dim;
+    float scale = 1.0f / sum;
+
+#pragma omp simd
+    for (int d = 0; d < a->head_dim; d++)
+        o[d] *= scale;
+    if (a->out_dtype == KERN_DTYPE_F32)
+        memcpy((float *)a->out + at, o, (size_t)a->head_dim * sizeof *o);
+    else
+        job->vec->to_bf16((uint16_t *)a->out + at, o, a->head_dim);
+}
+
+/* ---- by blocks ---- */
+static void attend_block(const attn_job *job, const vec_block *b, const thread_space *t)
+{
+    load_queries(job, b, t->q);
+    for (int i = 0; i < b->n; i++)
+        t->max[i] = -INFINITY;
+    for (int i = 0; i < b->n; i++) /* what a row without anything to see keeps: 0 / 0 */
+        t->sum[i] = 0.0f;
+    memset(t->o, 0, (size_t)b->n * (size_t)job->hd * sizeof *t->o);
+    for (int tile = b->begin / TILE; tile * TILE < b->end; tile++) {
+        attend_tile(job, b, tile, t);
+        for (int i = 0; i < b->n; i++)
+            join(job, t->o + (size_t)i * (size_t)job->hd, &t->max[i], &t->sum[i],
+                 t->part + (size_t)i * (size_t)job->hd, t->part_max[i], t->part_sum[i]);
+    }
+    for (int i = 0; i < b->n; i++)
+        finish(job, row_of(b, i), head_of(b, i), t->o + (size_t)i * (size_t)job->hd, t->sum[i]);
+}
+
+static int seq_tasks(const attn_job *job, const kern_attn_seq *seq)
+{
+    int n = 0;
+
+    for (int r = 0; r < job->n_runs; r++)
+        n += blocks_of(seq, &job->runs[r]);
+    return n;
+}
+
+/* Task k of a sequence; late blocks, which see most, first. */
+static void run_task(const attn_job *job, const kern_attn_seq *seq, int k, const thread_space *t)
+{
+    const head_run *run = job->runs;
+    vec_block b;
+
+    while (k >= blocks_of(seq, run))
+        k -= blocks_of(seq, run++);
+    b = block_at(job, seq, run, blocks_of(seq, run) - 1 - k);
+    attend_block(job, &b, t);
+}
+
+static void attend_by_blocks(const attn_job *job, int n_tasks, int team)
+{
+    const kern_attn_seq *seqs = job->a->seqs;
+    atomic_int next = 0;
+
+#pragma omp parallel num_threads(team) if (team > 1)
+    {
+        thread_space t = space_of(job, omp_get_thread_num());
+        int seq = 0, base = 0, count = seq_tasks(job, &seqs[0]), task;
+
+        while ((task = atomic_fetch_add_explicit(&next, 1, memory_order_relaxed)) < n_tasks) {
+            while (task >= base + count) {
+                base += count;
+                count = seq_tasks(job, &seqs[++seq]);
+            }
+            run_task(job, &seqs[seq], task - base, &t);
+        }
+    }
+}
+
+/* ---- by tiles: one row, many threads ---- */
+static float *part_at(const attn_job *job, int head, int tile, int n_tiles)
+{
+    return job->parts + ((size_t)head * (size_t)n_tiles + (size_t)tile) * (size_t)(job->hd + 2);
+}
+
+static void tile_task(const attn_job *job, const vec_block *b, int tile, int tile0, int n_tiles,
+                      const thread_space *t)
+{
+    load_queries(job, b, t->q);
+    attend_tile(job, b, tile0 + tile, t);
+    for (int i = 0; i < b->n; i++) {
+        float *p = part_at(job, head_of(b, i), tile, n_tiles);
+
+        memcpy(p, t->part + (size_t)i * (size_t)job->hd, (size_t)job->hd * sizeof *p);
+        p[job->hd] = t->part_max[i];
+        p[job->hd + 1] = t->part_sum[i];
+    }
+}
+
+static void join_head(const attn_job *job, const kern_attn_seq *seq, int head, int n_tiles,
+                      const thread_space *t)
+{
+    float max = -INFINITY, sum = 0.0f;
+
+    memset(t->o, 0, (size_t)job->hd * sizeof *t->o);
+    for (int tile = 0; tile < n_tiles; tile++) {
+        const float *p = part_at(job, head, tile, n_tiles);
+
+        join(job, t->o, &max, &sum, p, p[job->hd], p[job->hd + 1]);
+    }
+    finish(job, seq->row, head, t->o, sum);
+}
+
+static void attend_by_tiles(const attn_job *job, const kern_attn_seq *seq, int team)
+{
+    int tile0 = first_seen(job->a, seq->ctx - 1) / TILE, n_tiles = tiles_of(seq->ctx) - tile0;
+    int n_tasks = seq_tasks(job, seq) * n_tiles;
+
+#pragma omp parallel num_threads(team) if (team > 1)
+    {
+        thread_space t = space_of(job, omp_get_thread_num());
+
+#pragma omp for schedule(dynamic, 1)
+        for (int task = 0; task < n_tasks; task++) {
+            const head_run *run = job->runs;
+            int k = task / n_tiles;
+            vec_block b;
+
+            while (k >= blocks_of(seq, run))
+                k -= blocks_of(seq, run++);
+            b = block_at(job, seq, run, k);
+            tile_task(job, &b, task % n_tiles, tile0, n_tiles, &t);
+        }
+#pragma omp for schedule(static)
+        for (int h = 0; h < job->a->n_q; h++)
+            join_head(job, seq, h, n_tiles, &t);
+    }
+}
+
+/* ---- the operation ---- */
+tp_status kern_cpu_attn(kern_backend *be, const kern_attn_args *a)
+{
+    attn_job job;
+    int64_t work = 0;
+    int n_tasks = 0, team, one_row = 1;
+
+    TP_TRY(kern_check_attn(a, &a->kv->desc));
+    if (a->n_seqs == 0 || a->n_q == 0)
+        return TP_OK;
+    job_init(&job, a, kern_cpu_of(be));
+    for (int i = 0; i < a->n_seqs; i++) {
+        n_tasks += seq_tasks(&job, &a->seqs[i]);
+        work += (int64_t)a->seqs[i].n_rows * a->seqs[i].ctx * a->n_q * a->head_dim;
+        one_row &= a->seqs[i].n_rows == 1;
+    }
+    team = kern_cpu_team(be, work, TEAM_WORK);
+    if (team == 1 || !one_row || n_tasks >= 4 * team) {
+        attend_by_blocks(&job, n_tasks, team);
+        return TP_OK;
+    }
+    for (int i = 0; i < a->n_seqs; i++)
+        attend_by_tiles(
+            &job, &a->seqs[i],
+            kern_cpu_team(be, (int64_t)a->seqs[i].ctx * a->n_q * a->head_dim, TEAM_WORK));
+    return TP_OK;
+}

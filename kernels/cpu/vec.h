@@ -1,0 +1,65 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* vec.h - micro-kernels on rows, one table per instruction set (AMX machines use the AVX-512 one).
+ *
+ * All tables come from the same text, vec_body.h and vec_attn_body.h, compiled over a handful of vector primitives.
+ * Nothing here depends on the alignment of a pointer: tails go through the same vector code as bodies.
+ */
+#ifndef KERN_CPU_VEC_H
+#define KERN_CPU_VEC_H
+
+#include "kernels/cpu/cpu_internal.h"
+
+#define KERN_CPU_GROUP 16 /* tokens side by side in the K cache */
+#define KERN_CPU_SUM_BLOCK                                                                         \
+    64 /* numbers whose exponentials are added in FP32; blocks are joined in FP64 */
+
+/* Scores of m query vectors (stride q_ld) against n groups of 16 keys: s[i * s_ld + 16 * g + lane].  hd: padded. */
+typedef void kern_cpu_qk_fn(float *s, int s_ld, const float *q, int q_ld, int m,
+                            const void *const *k, int n, int hd);
+/* o[i] = sum of p[i * p_ld + t] * v(t) for t = begin .. end - 1, ascending; v(t) is row t % 16 of group t / 16. */
+typedef void kern_cpu_pv_fn(float *o, int hd, const float *p, int p_ld, int m, const void *const *v,
+                            int begin, int end);
+
+struct kern_cpu_vec {
+    const char *name;
+
+    /* x += add (where given); returns the sum of squares. */
+    float (*add_sumsq)(float *x, const float *add, int n);
+    /* out = x * scale * w */
+    void (*scale_f32)(float *out, const float *x, const float *w, float scale, int n);
+    void (*scale_bf16)(uint16_t *out, const float *x, const float *w, float scale, int n);
+    /* out = gate / (1 + exp(-gate)) * up */
+    void (*silu_f32)(float *out, const float *gate, const float *up, int n);
+    void (*silu_bf16)(uint16_t *out, const float *gate, const float *up, int n);
+    /* Turns element i with element i + n; cos_sin [n, 2]. */
+    void (*rope)(float *x, const float *cos_sin, int n);
+    /* Storage conversion: round to nearest even. */
+    void (*to_bf16)(uint16_t *out, const float *x, int n);
+    void (*to_f16)(uint16_t *out, const float *x, int n);
+
+    /* attention; by kern_dtype of the cache */
+    kern_cpu_qk_fn *qk[3];
+    kern_cpu_pv_fn *pv[3];
+    /* In place: s = exp(s - *max) over n (a multiple of 16) scores, hidden ones being -inf; returns their sum.  All
+     * hidden: zeros, *max is -inf, 0. */
+    float (*softmax)(float *s, int n, float *max);
+    /* o = o * a + p * b over n (a multiple of 16) */
+    void (*merge)(float *o, float a, const float *p, float b, int n);
+    float (*exp1)(float x);
+
+    /* sampling */
+    /* Largest number; NaN counts as -inf, +inf as FLT_MAX. */
+    float (*max_clean)(const float *l, int n);
+    /* e = exp((l - max) * scale), the same cleaning; returns the sum: blocks of 64 in FP32, joined in FP64. */
+    double (*exp_chunk)(float *e, const float *l, int n, float max, float scale);
+    /* One block's part of that sum; n <= 64. */
+    float (*block_sum)(const float *e, int n);
+    /* From `begin` on in steps of 64: the first step holding x > limit, or n.  *mask: which of the 64. */
+    int (*next_above)(const float *x, int begin, int n, float limit, uint64_t *mask);
+};
+
+extern const kern_cpu_vec kern_cpu_vec_generic;
+extern const kern_cpu_vec kern_cpu_vec_avx2;
+extern const kern_cpu_vec kern_cpu_vec_avx512;
+
+#endif

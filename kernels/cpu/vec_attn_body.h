@@ -1,0 +1,270 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* vec_attn_body.h - the attention micro-kernels, over vector primitives; included after vec_body.h.
+ *
+ * Storage of 16 tokens of one head (hd = head_dim padded to a multiple of 16):
+ *   K  F32, F16: [hd][16 tokens]     BF16: [hd / 2][16 tokens][2], so that a 32-bit word holds two dimensions of a
+ *                                    token and a shift or a mask makes each of them an FP32 number
+ *   V  [16 tokens][hd]
+ * Lanes are tokens in qk and dimensions in pv: each score and each output element is one chain of fused adds in
+ * ascending order, whatever the blocking.  QK_M x QK_G and PV_M x PV_D say how many chains run side by side.
+ *
+ * Besides the primitives of vec_body.h: v_load_bf16(p), v_load_f16(p) read VL 16-bit numbers; v_word(p) VL words.
+ */
+#define V_PER_GROUP (KERN_CPU_GROUP / VL)
+
+V_INLINE vf v_low(vi w)
+{
+    vi bits = w << 16;
+    vf f;
+
+    memcpy(&f, &bits, sizeof f);
+    return f;
+}
+
+V_INLINE vf v_high(vi w)
+{
+    vi bits = w & (int32_t)0xffff0000;
+    vf f;
+
+    memcpy(&f, &bits, sizeof f);
+    return f;
+}
+
+/* ---- scores ---- */
+/* M query vectors against G groups; `type` is a constant, so the loads are chosen by the compiler. */
+V_INLINE void qk_block(float *s, int s_ld, const float *q, int q_ld, const void *const *k, int hd,
+                       const int M, const int G, const kern_dtype type)
+{
+    vf acc[QK_M][QK_G][V_PER_GROUP];
+
+#pragma GCC unroll 8
+    for (int i = 0; i < M; i++)
+#pragma GCC unroll 8
+        for (int g = 0; g < G; g++)
+#pragma GCC unroll 8
+            for (int v = 0; v < V_PER_GROUP; v++)
+                acc[i][g][v] = (vf){0};
+
+    for (int d = 0; d < hd; d += 2) {
+#pragma GCC unroll 8
+        for (int g = 0; g < G; g++) {
+#pragma GCC unroll 8
+            for (int v = 0; v < V_PER_GROUP; v++) {
+                vf k0, k1;
+
+                if (type == KERN_DTYPE_BF16) {
+                    vi w = v_word((const uint16_t *)k[g] + d * KERN_CPU_GROUP + 2 * v * VL);
+
+                    k0 = v_low(w);
+                    k1 = v_high(w);
+                } else if (type == KERN_DTYPE_F16) {
+                    k0 = v_load_f16((const uint16_t *)k[g] + d * KERN_CPU_GROUP + v * VL);
+                    k1 = v_load_f16((const uint16_t *)k[g] + (d + 1) * KERN_CPU_GROUP + v * VL);
+                } else {
+                    k0 = v_load((const float *)k[g] + d * KERN_CPU_GROUP + v * VL);
+                    k1 = v_load((const float *)k[g] + (d + 1) * KERN_CPU_GROUP + v * VL);
+                }
+#pragma GCC unroll 8
+                for (int i = 0; i < M; i++) {
+                    acc[i][g][v] = v_fma(v_set1(q[i * q_ld + d]), k0, acc[i][g][v]);
+                    acc[i][g][v] = v_fma(v_set1(q[i * q_ld + d + 1]), k1, acc[i][g][v]);
+                }
+            }
+        }
+    }
+#pragma GCC unroll 8
+    for (int i = 0; i < M; i++)
+#pragma GCC unroll 8
+        for (int g = 0; g < G; g++)
+#pragma GCC unroll 8
+            for (int v = 0; v < V_PER_GROUP; v++)
+                v_store(s + i * s_ld + g * KERN_CPU_GROUP + v * VL, acc[i][g][v]);
+}
+
+/* Query vectors in the next block of at most `most`, so that blocks are about equal. */
+V_INLINE int block_of(int left, int most)
+{
+    int blocks = (left + most - 1) / most;
+
+    return (left + blocks - 1) / blocks;
+}
+
+#define QK_CASE(n)                                                                                 \
+    case n: qk_block(s + i * s_ld, s_ld, q + i * q_ld, q_ld, k, hd, n, G, type); break;
+
+V_INLINE void qk_groups(float *s, int s_ld, const float *q, int q_ld, int m, const void *const *k,
+                        int hd, const int G, const kern_dtype type)
+{
+    for (int i = 0, now; i < m; i += now) {
+        now = block_of(m - i, QK_M);
+        switch (now) {
+            QK_CASE(1)
+            QK_CASE(2)
+#if QK_M > 2
+            QK_CASE(3)
+            QK_CASE(4)
+#endif
+#if QK_M > 4
+            QK_CASE(5)
+            QK_CASE(6)
+#endif
+        }
+    }
+}
+
+V_INLINE void qk_all(float *s, int s_ld, const float *q, int q_ld, int m, const void *const *k,
+                     int n, int hd, const kern_dtype type)
+{
+    int g = 0;
+
+    for (; g + QK_G <= n; g += QK_G)
+        qk_groups(s + g * KERN_CPU_GROUP, s_ld, q, q_ld, m, k + g, hd, QK_G, type);
+    for (; g < n; g++)
+        qk_groups(s + g * KERN_CPU_GROUP, s_ld, q, q_ld, m, k + g, hd, 1, type);
+}
+
+/* ---- values ---- */
+/* M rows of weights times D vectors of dimensions at column d0. */
+V_INLINE void pv_block(float *o, int hd, const float *p, int p_ld, const void *const *v, int begin,
+                       int end, int d0, const int M, const int D, const kern_dtype type)
+{
+    vf acc[PV_M][PV_D];
+
+#pragma GCC unroll 8
+    for (int i = 0; i < M; i++)
+#pragma GCC unroll 8
+        for (int d = 0; d < D; d++)
+            acc[i][d] = (vf){0};
+
+    for (int t = begin; t < end; t++) {
+        int64_t at = (int64_t)(t % KERN_CPU_GROUP) * hd + d0;
+        const void *group = v[t / KERN_CPU_GROUP];
+        vf row[PV_D];
+
+#pragma GCC unroll 8
+        for (int d = 0; d < D; d++)
+            row[d] = type == KERN_DTYPE_BF16  ? v_load_bf16((const uint16_t *)group + at + d * VL)
+                     : type == KERN_DTYPE_F16 ? v_load_f16((const uint16_t *)group + at + d * VL)
+                                              : v_load((const float *)group + at + d * VL);
+#pragma GCC unroll 8
+        for (int i = 0; i < M; i++) {
+            vf w = v_set1(p[i * p_ld + t]);
+
+#pragma GCC unroll 8
+            for (int d = 0; d < D; d++)
+                acc[i][d] = v_fma(w, row[d], acc[i][d]);
+        }
+    }
+#pragma GCC unroll 8
+    for (int i = 0; i < M; i++)
+#pragma GCC unroll 8
+        for (int d = 0; d < D; d++)
+            v_store(o + i * hd + d0 + d * VL, acc[i][d]);
+}
+
+#define PV_CASE(n)                                                                                 \
+    case n: pv_block(o + i * hd, hd, p + i * p_ld, p_ld, v, begin, end, d0, n, D, type); break;
+
+V_INLINE void pv_rows(float *o, int hd, const float *p, int p_ld, int m, const void *const *v,
+                      int begin, int end, int d0, const int D, const kern_dtype type)
+{
+    for (int i = 0, now; i < m; i += now) {
+        now = block_of(m - i, PV_M);
+        switch (now) {
+            PV_CASE(1)
+            PV_CASE(2)
+#if PV_M > 2
+            PV_CASE(3)
+            PV_CASE(4)
+#endif
+#if PV_M > 4
+            PV_CASE(5)
+            PV_CASE(6)
+#endif
+        }
+    }
+}
+
+V_INLINE void pv_all(float *o, int hd, const float *p, int p_ld, int m, const void *const *v,
+                     int begin, int end, const kern_dtype type)
+{
+    int d0 = 0;
+
+    for (; d0 + PV_D * VL <= hd; d0 += PV_D * VL)
+        pv_rows(o, hd, p, p_ld, m, v, begin, end, d0, PV_D, type);
+    for (; d0 < hd; d0 += VL)
+        pv_rows(o, hd, p, p_ld, m, v, begin, end, d0, 1, type);
+}
+
+#define ATTN_FUNCTIONS(suffix, type)                                                               \
+    static void qk_##suffix(float *s, int s_ld, const float *q, int q_ld, int m,                   \
+                            const void *const *k, int n, int hd)                                   \
+    {                                                                                              \
+        qk_all(s, s_ld, q, q_ld, m, k, n, hd, type);                                               \
+    }                                                                                              \
+    static void pv_##suffix(float *o, int hd, const float *p, int p_ld, int m,                     \
+                            const void *const *v, int begin, int end)                              \
+    {                                                                                              \
+        pv_all(o, hd, p, p_ld, m, v, begin, end, type);                                            \
+    }
+
+ATTN_FUNCTIONS(f32, KERN_DTYPE_F32)
+ATTN_FUNCTIONS(bf16, KERN_DTYPE_BF16)
+ATTN_FUNCTIONS(f16, KERN_DTYPE_F16)
+
+/* ---- softmax ---- */
+static float softmax(float *s, int n, float *max)
+{
+    vf top = v_set1(-INFINITY), sum = {0};
+    float m;
+
+    for (int i = 0; i < n; i += VL)
+        top = v_max(v_load(s + i), top);
+    m = v_top(top);
+    *max = m;
+    if (m == -INFINITY) {
+        memset(s, 0, (size_t)n * sizeof *s);
+        return 0.0f;
+    }
+    for (int i = 0; i < n; i += VL) {
+        vf e = v_exp(v_load(s + i) - v_set1(m));
+
+        v_store(s + i, e);
+        sum += e;
+    }
+    return v_sum(sum);
+}
+
+static void merge(float *o, float a, const float *p, float b, int n)
+{
+    for (int i = 0; i < n; i += VL)
+        v_store(o + i, v_fma(v_load(p + i), v_set1(b), v_load(o + i) * v_set1(a)));
+}
+
+static float exp1(float x)
+{
+    vf e = v_exp(v_set1(x));
+
+    return e[0];
+}
+
+const kern_cpu_vec VEC_TABLE = {
+    .name = VEC_NAME,
+    .add_sumsq = add_sumsq,
+    .scale_f32 = scale_f32,
+    .scale_bf16 = scale_bf16,
+    .silu_f32 = silu_f32,
+    .silu_bf16 = silu_bf16,
+    .rope = rope,
+    .to_bf16 = to_bf16,
+    .to_f16 = to_f16,
+    .qk = {[KERN_DTYPE_F32] = qk_f32, [KERN_DTYPE_BF16] = qk_bf16, [KERN_DTYPE_F16] = qk_f16},
+    .pv = {[KERN_DTYPE_F32] = pv_f32, [KERN_DTYPE_BF16] = pv_bf16, [KERN_DTYPE_F16] = pv_f16},
+    .softmax = softmax,
+    .merge = merge,
+    .exp1 = exp1,
+    .max_clean = max_clean,
+    .exp_chunk = exp_chunk,
+    .block_sum = block_sum,
+    .next_above = next_above,
+};
