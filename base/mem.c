@@ -56,11 +56,11 @@ void *tp_malloc(size_t size)
 
 void *tp_calloc(size_t n, size_t size)
 {
-    if (!may_allocate())
+    size_t bytes;
+
+    if (!may_allocate() || __builtin_mul_overflow(n, size, &bytes))
         return NULL;
-    if (n == 0 || size == 0)
-        return calloc(1, 1);
-    return calloc(n, size); /* checks the product */
+    return calloc(bytes != 0 ? bytes : 1, 1);
 }
 
 static bool is_on_huge_boundary(const void *p)
