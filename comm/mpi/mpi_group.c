@@ -398,9 +398,7 @@ static bool mpi_aborted(const comm_group *g)
 
 static bool mpi_give_up(comm_group *g)
 {
-    mpi_group *m = self_of(g);
-
-    return atomic_load_explicit(&m->abort, memory_order_relaxed) && look_for_abort(m);
+    return look_for_abort(self_of(g));
 }
 
 static bool mpi_first_to_say(comm_group *g)
