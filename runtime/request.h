@@ -39,9 +39,10 @@ struct rt_request {
     bool in_cancel_list;
     rt_request *open_prev, *open_next; /* engine thread: requests in progress */
 
-    rt_request_desc desc; /* pointers are to our copies */
-    rt_choice *choices;   /* [desc.n] */
-    int n_open;           /* choices not finished; engine thread */
+    rt_request_desc desc;                    /* pointers are to our copies */
+    rt_choice *choices;                      /* [desc.n] */
+    int n_open;                              /* choices not finished; engine thread */
+    int32_t forbidden[RT_STOP_IDS_MAX + 16]; /* engine thread: ids masked below min_tokens */
     int64_t submitted_ns;
     size_t held_max;
     char *scratch;     /* [scratch_max] engine thread: text of one push */

@@ -1,0 +1,294 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* startup.c - defaults, agreement, and the memory budget.
+ *
+ * A small group (4 KiB window) carries the agreement, because the real one can only be sized once the model is known.
+ * Memory of a rank = weights + workspace (activations, sampler) + tables (slots, histories) + comm window + KV blocks;
+ * everything but the blocks is a closed formula, the blocks take --kv-cache-memory-bytes or a share of what is free.
+ */
+#include "runtime/startup.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "base/log.h"
+#include "runtime/sample/sample.h"
+#include "runtime/sched/worker.h"
+
+#define DEFAULT_MAX_SEQS       128
+#define DEFAULT_BATCHED_TOKENS 2048
+#define DEFAULT_BLOCK_TOKENS   16
+#define DEFAULT_MEMORY_SHARE   0.5
+#define DEFAULT_WATERMARK      0.01
+#define DEFAULT_STEP_TIMEOUT   10000
+#define DEFAULT_KV_BYTES_MAX   (INT64_C(1) << 30) /* of a default cache on CPU */
+#define SMALL_WINDOW           4096
+
+tp_status rt_agree(comm_group *g, tp_status st, const char *what)
+{
+    int32_t mine = st, all[TP_SEG_MAX];
+
+    TP_TRY(comm_allgather(g, &mine, all, sizeof mine));
+    if (st != TP_OK)
+        return st;
+    for (int r = 0; r < comm_size(g); r++)
+        if (all[r] != TP_OK)
+            return TP_REJECT(TP_ERR_COMM, "%s failed on rank %d (%s)", what, r,
+                             tp_status_name((tp_status)all[r]));
+    return TP_OK;
+}
+
+/* ---- options ---- */
+
+static tp_status settle_dtype(const char *word, kern_dtype of_checkpoint, kern_dtype *out)
+{
+    if (word == NULL || strcmp(word, "auto") == 0) {
+        *out = of_checkpoint;
+        return TP_OK;
+    }
+    for (int t = KERN_DTYPE_F32; t <= KERN_DTYPE_F16; t++) {
+        if (strcmp(word, kern_dtype_name((kern_dtype)t)) == 0) {
+            *out = (kern_dtype)t;
+            return TP_OK;
+        }
+    }
+    return TP_FAIL(TP_ERR_INVALID, "--dtype %s: expected auto, float32, bfloat16 or float16", word);
+}
+
+static tp_status settle_length(rt_settled *s, const rt_engine_options *opt)
+{
+    s->max_model_len_given = opt->max_model_len > 0;
+    s->max_model_len = s->max_model_len_given ? opt->max_model_len : s->config.max_position;
+    if (s->max_model_len > s->config.max_position)
+        return TP_FAIL(TP_ERR_INVALID,
+                       "--max-model-len %" PRId64 ": the model's config.json supports %" PRId64
+                       " positions",
+                       s->max_model_len, s->config.max_position);
+    return TP_OK;
+}
+
+static tp_status decide(rt_settled *s, const rt_engine_options *opt)
+{
+    TP_TRY(rt_config_load(&s->config, opt->model_dir));
+    TP_TRY(settle_dtype(opt->dtype, s->config.dtype, &s->dtype));
+    TP_TRY(settle_length(s, opt));
+    s->max_num_seqs = opt->max_num_seqs > 0 ? opt->max_num_seqs : DEFAULT_MAX_SEQS;
+    s->max_num_batched_tokens =
+        opt->max_num_batched_tokens > 0 ? opt->max_num_batched_tokens : DEFAULT_BATCHED_TOKENS;
+    s->block_tokens = opt->block_tokens > 0 ? opt->block_tokens : DEFAULT_BLOCK_TOKENS;
+    s->kv_bytes = opt->kv_cache_memory_bytes;
+    s->memory_share = opt->memory_share > 0 ? opt->memory_share : DEFAULT_MEMORY_SHARE;
+    s->watermark = opt->watermark >= 0 ? opt->watermark : DEFAULT_WATERMARK;
+    s->step_timeout_ms = opt->step_timeout_ms > 0 ? opt->step_timeout_ms : DEFAULT_STEP_TIMEOUT;
+    s->max_queued_reqs = opt->max_num_queued_reqs;
+    if (s->max_queued_reqs <= 0)
+        s->max_queued_reqs = 4 * s->max_num_seqs > 256 ? 4 * s->max_num_seqs : 256;
+    s->max_queued_tokens = opt->max_num_queued_tokens;
+    s->dummy_weights = opt->dummy_weights;
+    if (s->block_tokens % 16 != 0)
+        return TP_FAIL(TP_ERR_INVALID, "--block-size %d: expected a multiple of 16",
+                       s->block_tokens);
+    if (s->max_num_batched_tokens < s->max_num_seqs)
+        return TP_FAIL(TP_ERR_INVALID,
+                       "--max-num-batched-tokens %d is below --max-num-seqs %d: every running "
+                       "sequence needs one token per step",
+                       s->max_num_batched_tokens, s->max_num_seqs);
+    return TP_OK;
+}
+
+tp_status rt_settle(rt_settled *out, const rt_engine_options *opt, const comm_world *world)
+{
+    comm_options small = {.kind = opt->comm,
+                          .window_bytes = SMALL_WINDOW,
+                          .plan_bytes_max = SMALL_WINDOW,
+                          .timeout_ms = 0};
+    rt_settled s = {0};
+    comm_group *g;
+    tp_status st;
+
+    TP_TRY(comm_group_create(&g, world, &small));
+    st = comm_rank(g) == 0 ? decide(&s, opt) : TP_OK;
+    st = rt_agree(g, st, "reading the model's configuration");
+    if (st == TP_OK)
+        st = comm_broadcast(g, &s, sizeof s, 0);
+    comm_group_destroy(g);
+    if (st == TP_OK)
+        *out = s;
+    return st;
+}
+
+/* ---- memory ---- */
+
+size_t rt_window_bytes(const rt_settled *s, int n_ranks)
+{
+    int n_seg = tp_seg_count(n_ranks), most = 1;
+
+    for (int r = 0; r < n_ranks; r++) {
+        tp_seg_node roots[TP_SEG_ROOTS_MAX];
+        int first, n, n_roots;
+
+        tp_seg_run(n_seg, n_ranks, r, &first, &n);
+        n_roots = tp_seg_roots(first, n, roots);
+        most = n_roots > most ? n_roots : most;
+    }
+    return (size_t)most * (size_t)s->max_num_batched_tokens * (size_t)s->config.hidden *
+           sizeof(float);
+}
+
+size_t rt_plan_bytes_max(const rt_settled *s)
+{
+    size_t per_seq = 256 + sizeof(int32_t) * (2 * RT_BIAS_MAX + RT_ALLOWED_MAX);
+    size_t table = (size_t)(s->max_model_len / s->block_tokens + 2) * sizeof(int32_t);
+
+    return (size_t)(1 << 16) + (size_t)s->max_num_seqs * 256 + 4 * (per_seq + table) +
+           sizeof(int32_t) * (size_t)(2 * s->max_model_len + 8 * s->max_num_batched_tokens);
+}
+
+rt_model_options rt_model_options_of(const rt_settled *s, const rt_engine_options *opt, int rank)
+{
+    return (rt_model_options){.dir = opt->model_dir,
+                              .dtype = s->dtype,
+                              .max_tokens_per_step = s->max_num_batched_tokens,
+                              .max_seqs = s->max_num_seqs,
+                              .max_model_len = s->max_model_len,
+                              .block_tokens = s->block_tokens,
+                              .dummy_weights = s->dummy_weights,
+                              .progress = opt->progress && rank == 0};
+}
+
+/* Bytes that the kernel says could still be had; the cgroup's limit counts where it is lower. */
+static int64_t available_bytes(void)
+{
+    int64_t available = INT64_C(4) << 30, kib;
+    unsigned long long limit, used;
+    char line[128];
+    FILE *f = fopen("/proc/meminfo", "r");
+
+    while (f != NULL && fgets(line, sizeof line, f) != NULL)
+        if (sscanf(line, "MemAvailable: %" SCNd64, &kib) == 1)
+            available = kib * 1024;
+    if (f != NULL)
+        fclose(f);
+    f = fopen("/sys/fs/cgroup/memory.max", "r");
+    if (f == NULL)
+        return available;
+    if (fscanf(f, "%llu", &limit) == 1) {
+        FILE *g = fopen("/sys/fs/cgroup/memory.current", "r");
+
+        if (g != NULL && fscanf(g, "%llu", &used) == 1 && limit > used &&
+            (int64_t)(limit - used) < available)
+            available = (int64_t)(limit - used);
+        if (g != NULL)
+            fclose(g);
+    }
+    fclose(f);
+    return available;
+}
+
+static int64_t smaller(int64_t a, int64_t b)
+{
+    return a < b ? a : b;
+}
+
+/* Blocks that this rank can hold: what was asked for, or what the default share leaves, up to what can be used. */
+static int64_t count_blocks(const rt_settled *s, const rt_budget *b, int local_size)
+{
+    int64_t per_seq = (s->max_model_len + s->block_tokens - 1) / s->block_tokens;
+    int64_t useful = per_seq * s->max_num_seqs, bytes = s->kv_bytes;
+
+    if (bytes <= 0) {
+        int64_t rest = (int64_t)((double)available_bytes() * s->memory_share) / local_size -
+                       b->weights - b->workspace - b->tables - b->comm;
+
+        bytes = smaller(rest, DEFAULT_KV_BYTES_MAX / local_size);
+    }
+    return smaller(smaller(bytes / b->kv_per_block, useful), INT32_MAX / s->block_tokens - 1);
+}
+
+static tp_status fit_length(rt_settled *s, const rt_budget *b)
+{
+    int64_t tokens = (int64_t)s->n_blocks * s->block_tokens;
+
+    if (s->n_blocks < 1)
+        return TP_FAIL(TP_ERR_INVALID,
+                       "no memory is left for the KV cache: one block of %d tokens takes %" PRId64
+                       " bytes; raise --kv-cache-memory-bytes or --gpu-memory-utilization, or use "
+                       "more ranks",
+                       s->block_tokens, b->kv_per_block);
+    if (tokens >= s->max_model_len)
+        return TP_OK;
+    if (s->max_model_len_given)
+        return TP_FAIL(TP_ERR_INVALID,
+                       "--max-model-len %" PRId64 " does not fit the KV cache of %" PRId64
+                       " tokens: raise --kv-cache-memory-bytes to %" PRId64 " or lower "
+                       "--max-model-len",
+                       s->max_model_len, tokens,
+                       (s->max_model_len + s->block_tokens - 1) / s->block_tokens *
+                           b->kv_per_block);
+    s->max_model_len = tokens;
+    return TP_OK;
+}
+
+static double mib(int64_t bytes)
+{
+    return (double)bytes / (1024.0 * 1024.0);
+}
+
+static void print_budget(const rt_settled *s, const rt_budget *all, int n)
+{
+    for (int r = 0; r < n; r++) {
+        const rt_budget *b = &all[r];
+
+        tp_info("memory",
+                "rank %d: weights %.1f + workspace %.1f + tables %.1f + comm %.1f + KV cache %.1f "
+                "= %.1f MiB",
+                r, mib(b->weights), mib(b->workspace), mib(b->tables), mib(b->comm), mib(b->kv),
+                mib(b->weights + b->workspace + b->tables + b->comm + b->kv));
+    }
+    tp_info("memory",
+            "KV cache: %d blocks of %d tokens = %" PRId64 " tokens, %.1f sequences of the full "
+            "length %" PRId64,
+            s->n_blocks, s->block_tokens, (int64_t)s->n_blocks * s->block_tokens,
+            (double)s->n_blocks * s->block_tokens / (double)s->max_model_len, s->max_model_len);
+}
+
+tp_status rt_settle_memory(rt_settled *s, const rt_shard *shard, const kern_backend *be,
+                           comm_group *g, int local_size, rt_budget *out)
+{
+    rt_engine_options none = {0};
+    rt_model_options mo = rt_model_options_of(s, &none, comm_rank(g));
+    rt_worker_options wo = {.n_slots = s->max_num_seqs,
+                            .max_model_len = s->max_model_len,
+                            .max_tokens = s->max_num_batched_tokens,
+                            .block_tokens = s->block_tokens};
+    rt_budget b = {0}, all[TP_SEG_MAX];
+    rt_memory_plan plan;
+    int64_t blocks;
+    tp_status st;
+
+    st = rt_agree(g, rt_model_memory(&plan, &s->config, shard, be, &mo), "the memory plan");
+    TP_TRY(st);
+    b.weights = plan.weights;
+    b.workspace = plan.workspace + rt_sampler_bytes(&s->config, shard, be);
+    b.tables = rt_worker_bytes(&wo);
+    b.comm = comm_size(g) > 1 ? 2 * (int64_t)rt_window_bytes(s, comm_size(g)) : 0;
+    b.comm += (int64_t)rt_plan_bytes_max(s);
+    b.kv_per_block = plan.kv_per_block > 0 ? plan.kv_per_block : 1;
+    blocks = count_blocks(s, &b, local_size);
+    b.kv = blocks; /* exchanged as a count */
+    TP_TRY(comm_allgather(g, &b, all, sizeof b));
+    for (int r = 0; r < comm_size(g); r++)
+        blocks = smaller(blocks, all[r].kv);
+    s->n_blocks = (int32_t)(blocks > 0 ? blocks : 0);
+    for (int r = 0; r < comm_size(g); r++)
+        all[r].kv = (int64_t)s->n_blocks * all[r].kv_per_block;
+    b.kv = (int64_t)s->n_blocks * b.kv_per_block;
+    /* every rank comes to the same answer; rank 0 says it */
+    st = comm_rank(g) == 0 ? fit_length(s, &b) : TP_OK;
+    TP_TRY(rt_agree(g, st, "fitting the KV cache"));
+    TP_TRY(comm_broadcast(g, s, sizeof *s, 0));
+    if (comm_rank(g) == 0)
+        print_budget(s, all, comm_size(g));
+    *out = b;
+    return TP_OK;
+}

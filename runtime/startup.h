@@ -1,0 +1,48 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* startup.h - what the ranks agree on before anything is loaded: the settled options, and the memory they take.
+ * Threads: engine thread, at start. */
+#ifndef RT_STARTUP_H
+#define RT_STARTUP_H
+
+#include "runtime/engine.h"
+#include "runtime/model/model.h"
+
+/* Every choice made, the same on all ranks: rank 0 decides and broadcasts.  Plain data. */
+typedef struct rt_settled {
+    rt_config config;
+    kern_dtype dtype;
+    int64_t max_model_len;
+    bool max_model_len_given;
+    int max_num_seqs, max_num_batched_tokens, block_tokens;
+    int64_t kv_bytes; /* per rank; 0 = the default share */
+    double memory_share, watermark;
+    int64_t step_timeout_ms;
+    int max_queued_reqs;
+    int64_t max_queued_tokens;
+    bool dummy_weights;
+    int32_t n_blocks; /* after rt_settle_memory */
+} rt_settled;
+
+/* Rank 0 reads the config and fills in defaults; all ranks receive the outcome, or all fail. */
+TP_MUST_USE tp_status rt_settle(rt_settled *out, const rt_engine_options *opt,
+                                const comm_world *world);
+
+typedef struct rt_budget {
+    int64_t weights, workspace, tables, comm, kv, kv_per_block;
+} rt_budget;
+
+/* Plans this rank's memory, agrees on the number of blocks (the smallest of all ranks), fits max_model_len into it, and
+ * prints the table on rank 0.  INVALID when it cannot fit. */
+TP_MUST_USE tp_status rt_settle_memory(rt_settled *s, const rt_shard *shard, const kern_backend *be,
+                                       comm_group *g, int local_size, rt_budget *out);
+/* Bytes of the comm window that the settled sizes need on any rank. */
+size_t rt_window_bytes(const rt_settled *s, int n_ranks);
+/* Bytes of the largest step plan. */
+size_t rt_plan_bytes_max(const rt_settled *s);
+/* The options that the model's loader takes. */
+rt_model_options rt_model_options_of(const rt_settled *s, const rt_engine_options *opt, int rank);
+
+/* True on every rank when `st` is TP_OK on every rank; else an error on all (COMM where the own status was fine). */
+TP_MUST_USE tp_status rt_agree(comm_group *g, tp_status st, const char *what);
+
+#endif
