@@ -1,0 +1,72 @@
+# SPDX-License-Identifier: Apache-2.0
+# The front door over CMake and Ninja.  ./run COMMAND installs missing packages first, then comes here.
+#
+# Variables: JOBS (compile jobs), CC, PREFIX and DESTDIR (install), PORT NP MODEL DETACH (demo), TESTS (a ctest -R
+# pattern), CMAKE_ARGS.
+
+BUILD      ?= build
+PREFIX     ?= /usr/local
+NINJA      := ninja $(if $(JOBS),-j$(JOBS))
+CMAKE_ARGS ?=
+CONFIGURE   = cmake -G Ninja -S . -DCMAKE_INSTALL_PREFIX=$(PREFIX) $(CMAKE_ARGS)
+SANITIZED   = -DCMAKE_BUILD_TYPE=Debug -DTPSERVE_SANITIZE
+LOG         = --log-level=WARNING
+
+.PHONY: all build demo stop test lint bench install asan tsan clean help tests-build
+
+all: build
+
+help:
+	@sed -n 's/^## //p' Makefile
+
+## build     the server, into build/
+build:
+	@$(CONFIGURE) $(LOG) -B $(BUILD) -DCMAKE_BUILD_TYPE=Release $(if $(wildcard $(BUILD)/CMakeCache.txt),,-DTPSERVE_TESTS=OFF)
+	@$(NINJA) -C $(BUILD) tpserve
+
+## demo      build, serve models/demo until Ctrl-C (DETACH=1: in the background)
+demo: build
+	@PORT='$(PORT)' NP='$(NP)' MODEL='$(MODEL)' DETACH='$(DETACH)' sh scripts/demo.sh start $(BUILD)/tpserve
+
+## stop      end a detached demo
+stop:
+	@sh scripts/demo.sh stop
+
+tests-build:
+	@$(CONFIGURE) $(LOG) -B $(BUILD) -DCMAKE_BUILD_TYPE=Release -DTPSERVE_TESTS=ON
+	@$(NINJA) -C $(BUILD)
+
+## test      everything that needs no GPU: C tests (also with sanitizers), end-to-end tests, lint
+test:
+	@JOBS='$(JOBS)' TESTS='$(TESTS)' CMAKE_ARGS='$(CMAKE_ARGS)' sh scripts/test.sh
+
+## lint      layers, names, banned functions, sizes, format
+lint: tests-build
+	@python3 tests/lint/lint.py --build $(BUILD)
+
+## bench     kernels and, when the demo model is there, the server
+bench: tests-build
+	@sh scripts/bench.sh $(BUILD)
+
+## asan      build with AddressSanitizer and UBSan, into build-asan/
+asan:
+	@$(CONFIGURE) $(LOG) -B build-asan $(SANITIZED)=address,undefined -DTPSERVE_TESTS=ON
+	@$(NINJA) -C build-asan
+
+## tsan      build with ThreadSanitizer, into build-tsan/
+tsan:
+	@$(CONFIGURE) $(LOG) -B build-tsan $(SANITIZED)=thread -DTPSERVE_TESTS=ON
+	@$(NINJA) -C build-tsan
+
+## install   binary, manual page, shell completion, under PREFIX
+install: build
+	@cmake --install $(BUILD) --prefix $(PREFIX) $(if $(VERBOSE),,>/dev/null)
+	@mkdir -p $(DESTDIR)$(PREFIX)/share/man/man1 $(DESTDIR)$(PREFIX)/share/bash-completion/completions
+	@$(BUILD)/tpserve --generate-man >$(DESTDIR)$(PREFIX)/share/man/man1/tpserve.1
+	@$(BUILD)/tpserve --generate-completion bash \
+		>$(DESTDIR)$(PREFIX)/share/bash-completion/completions/tpserve
+	@echo "installed under $(DESTDIR)$(PREFIX)"
+
+## clean     remove what was built
+clean:
+	@rm -rf build build-asan build-tsan .venv
