@@ -266,8 +266,9 @@ TP_NORETURN void comm_abort(comm_group *g, int exit_code, const char *why)
 {
     bool first = !atomic_exchange(&g_abort_said, true);
 
+    TP_ASSERT(exit_code > 0);
     if (g != NULL) {
-        first = first && g->ops->first_to_say(g);
+        first = g->ops->first_to_say(g, &exit_code) && first;
         g->ops->request_abort(g);
     }
     if (first)

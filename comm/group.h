@@ -30,7 +30,9 @@ typedef struct comm_ops {
     void (*request_abort)(comm_group *g); /* any thread */
     bool (*aborted)(const comm_group *g); /* any thread */
     bool (*give_up)(comm_group *g); /* the same for the engine thread, which passes an abort on */
-    bool (*first_to_say)(comm_group *g); /* true for one caller only, as far as the kind can tell */
+    /* comm_abort() came: true for the group's first caller, as far as the kind can tell.  Others get the first one's
+     * exit code, so that the job ends with the code of the cause and not of a consequence. */
+    bool (*first_to_say)(comm_group *g, int *exit_code);
 } comm_ops;
 
 struct comm_group {

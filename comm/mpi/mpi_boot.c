@@ -68,7 +68,7 @@ tp_status comm_mpi_start(comm_world *out)
     COMM_MPI_TRY(
         MPI_Comm_split_type(MPI_COMM_WORLD, MPI_COMM_TYPE_SHARED, 0, MPI_INFO_NULL, &local));
     st = find_place(out, local);
-    if (st == TP_OK)
+    if (st == TP_OK && g_started_here)
         st = unname_segments(local, out->local_size);
     COMM_MPI_TRY(MPI_Comm_free(&local));
     if (st == TP_OK)
@@ -87,8 +87,11 @@ bool comm_mpi_running(void)
 
 void comm_mpi_stop(void)
 {
-    if (g_started_here)
-        (void)MPI_Finalize();
+    if (!g_started_here)
+        return;
+    comm_region_rename_mpi();
+    (void)MPI_Barrier(MPI_COMM_WORLD); /* before the first rank removes its name again */
+    (void)MPI_Finalize();
 }
 
 TP_NORETURN void comm_mpi_abort(int exit_code)

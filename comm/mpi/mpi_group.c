@@ -39,6 +39,7 @@
 #define CTL_BUSY_NS  (100 * 1000)
 #define CTL_NAP_US   20
 #define CTL_NAP_MAX  1000
+#define LAST_WORD_US (300 * 1000)
 
 typedef struct mpi_group {
     comm_group base;
@@ -55,7 +56,7 @@ typedef struct mpi_group {
     struct mpi_group *next_dead;
     uint32_t n_ctl;
     bool yield; /* more ranks than cores here */
-    bool abort_sent;
+    bool abort_sent, told_by_peer;
     atomic_bool abort, said;
 } mpi_group;
 
@@ -75,7 +76,7 @@ static bool look_for_abort(mpi_group *m)
 
     if (m->abort_recv != MPI_REQUEST_NULL &&
         MPI_Test(&m->abort_recv, &came, MPI_STATUS_IGNORE) == MPI_SUCCESS && came)
-        atomic_store(&m->abort, true);
+        m->told_by_peer = !atomic_exchange(&m->abort, true);
     if (!atomic_load_explicit(&m->abort, memory_order_relaxed))
         return false;
     if (!m->abort_sent) {
@@ -401,9 +402,15 @@ static bool mpi_give_up(comm_group *g)
     return look_for_abort(self_of(g));
 }
 
-static bool mpi_first_to_say(comm_group *g)
+/* Who was told by a peer leaves the last word, and the exit code, to it: MPI_Abort there ends us, too. */
+static bool mpi_first_to_say(comm_group *g, int *exit_code)
 {
-    return !atomic_exchange(&self_of(g)->said, true);
+    mpi_group *m = self_of(g);
+
+    (void)exit_code;
+    if (m->told_by_peer)
+        tp_sleep_us(LAST_WORD_US);
+    return !m->told_by_peer && !atomic_exchange(&m->said, true);
 }
 
 static void cancel(MPI_Request *r)

@@ -79,8 +79,9 @@ static bool self_give_up(comm_group *g)
     return self_aborted(g);
 }
 
-static bool self_first_to_say(comm_group *g)
+static bool self_first_to_say(comm_group *g, int *exit_code)
 {
+    (void)exit_code;
     return !atomic_exchange(&((self_group *)g)->said, true);
 }
 

@@ -277,7 +277,8 @@ void comm_region_sweep(void)
     closedir(d);
 }
 
-void comm_region_unname_mpi(void)
+/* Calls `act` with the path of every MPI segment that this process maps. */
+static void each_mpi_segment(void (*act)(const char *path))
 {
     char line[512];
     FILE *f = fopen("/proc/self/maps", "re");
@@ -289,8 +290,31 @@ void comm_region_unname_mpi(void)
 
         if (path == NULL || !is_mpi_segment(path + sizeof SHM_DIR))
             continue;
-        path[strcspn(path, " \n")] = '\0';
-        (void)unlink(path); /* ENOENT: a peer was first */
+        path[strcspn(path, " \n")] = '\0'; /* also cuts " (deleted)" */
+        act(path);
     }
     fclose(f);
+}
+
+static void remove_name(const char *path)
+{
+    (void)unlink(path); /* ENOENT: a peer was first */
+}
+
+static void make_empty(const char *path)
+{
+    int fd = open(path, O_CREAT | O_EXCL | O_RDWR | O_CLOEXEC, 0600);
+
+    if (fd >= 0)
+        close(fd);
+}
+
+void comm_region_unname_mpi(void)
+{
+    each_mpi_segment(remove_name);
+}
+
+void comm_region_rename_mpi(void)
+{
+    each_mpi_segment(make_empty);
 }

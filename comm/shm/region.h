@@ -21,5 +21,7 @@ void comm_region_release(comm_region *r);
 void comm_region_sweep(void);
 /* Removes the names of the MPI segments that this process has mapped; the memory lives on while it is mapped. */
 void comm_region_unname_mpi(void);
+/* Puts empty files of these names in place, for MPI_Finalize to remove: it complains when it finds none. */
+void comm_region_rename_mpi(void);
 
 #endif

@@ -19,7 +19,8 @@
  *
  * Two-shot reduce (from COMM_TWO_SHOT bytes per root): meet; each rank finishes its slice into `result`; meet; all
  * copy the result.  `result` is written again after the first meeting of the next large reduce, which everybody
- * enters after copying.  Which rank adds does not matter: each element runs the same steps of the same join.
+ * enters after copying.  Of n ranks, each reads (n - 1) / n of a vector from others twice, instead of n - 1 whole
+ * ones; at two ranks that saves nothing, so they always take one shot.  Which rank adds does not matter: each element runs the same steps of the same join.
  *
  * Control channel: a ring of slots.  Rank 0 fills slot head % COMM_CTL_SLOTS and rings `head`; a receiver copies and
  * rings its own `tail`; rank 0 waits for the slowest tail before it reuses a slot.
@@ -58,7 +59,7 @@ typedef struct shm_seat {
 typedef struct shm_head {
     _Alignas(COMM_LINE) uint64_t token; /* region.c's, zero by now */
     _Atomic uint32_t abort;
-    _Atomic uint32_t said;             /* comm_abort() has spoken for the group */
+    _Atomic uint32_t exit_code;        /* of the first comm_abort(); 0 = none yet */
     _Atomic uint32_t users;            /* threads that still hold the region */
     _Atomic uint64_t cpus[MASK_WORDS]; /* union of the ranks' affinity masks */
     _Alignas(COMM_LINE) _Atomic uint32_t count;
@@ -199,7 +200,7 @@ static tp_status shm_reduce(comm_group *g, const comm_reduce_args *a, const comm
     }
     s->n_reduce++;
     TP_TRY(meet(s, "reduce"));
-    if (root_bytes >= COMM_TWO_SHOT)
+    if (root_bytes >= COMM_TWO_SHOT && g->size > 2)
         return reduce_two_shot(s, a, join, leaf);
     comm_join_run(join, leaf, a->count, a->out);
     return TP_OK;
@@ -323,9 +324,14 @@ static bool shm_give_up(comm_group *g)
     return shm_aborted(g);
 }
 
-static bool shm_first_to_say(comm_group *g)
+static bool shm_first_to_say(comm_group *g, int *exit_code)
 {
-    return atomic_exchange(&self_of(g)->head->said, 1) == 0;
+    uint32_t none = 0;
+
+    if (atomic_compare_exchange_strong(&self_of(g)->head->exit_code, &none, (uint32_t)*exit_code))
+        return true;
+    *exit_code = (int)none;
+    return false;
 }
 
 static void shm_destroy(comm_group *g)
