@@ -1,0 +1,49 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* bench_peak_avx512.c - FP32 FMA and BF16 vdpbf16ps peaks of AVX-512: 24 independent sums. */
+#include <immintrin.h>
+
+#include "bench_limits.h"
+
+#define SUMS 24
+
+static double finish(const __m512 *acc, double operations)
+{
+    __m512 sum = acc[0];
+
+    for (int i = 1; i < SUMS; i++)
+        sum = _mm512_add_ps(sum, acc[i]);
+    return operations + (_mm512_cvtss_f32(sum) > 1e30f ? 1 : 0);
+}
+
+double bench_fma_avx512(int64_t n)
+{
+    __m512 acc[SUMS], a = _mm512_set1_ps(1e-6f), b = _mm512_set1_ps(0.5f);
+
+#pragma GCC unroll 24
+    for (int i = 0; i < SUMS; i++)
+        acc[i] = _mm512_set1_ps((float)i);
+    for (int64_t r = 0; r < n; r++) {
+#pragma GCC unroll 24
+        for (int i = 0; i < SUMS; i++)
+            acc[i] = _mm512_fmadd_ps(acc[i], b, a);
+        __asm__ volatile("" : "+v"(a), "+v"(b));
+    }
+    return finish(acc, (double)n * SUMS * 16 * 2);
+}
+
+double bench_dot_avx512(int64_t n)
+{
+    __m512 acc[SUMS];
+    __m512i a = _mm512_set1_epi32(0x3c003c00), b = _mm512_set1_epi32(0x3c003c00);
+
+#pragma GCC unroll 24
+    for (int i = 0; i < SUMS; i++)
+        acc[i] = _mm512_setzero_ps();
+    for (int64_t r = 0; r < n; r++) {
+#pragma GCC unroll 24
+        for (int i = 0; i < SUMS; i++)
+            acc[i] = _mm512_dpbf16_ps(acc[i], (__m512bh)a, (__m512bh)b);
+        __asm__ volatile("" : "+v"(a), "+v"(b));
+    }
+    return finish(acc, (double)n * SUMS * 32 * 2);
+}
