@@ -67,7 +67,7 @@ TRAITS = {
                                     num_hidden_layers=3, layer_types=["full_attention", "sliding_attention",
                                                                       "full_attention"],
                                     use_sliding_window=True, sliding_window=18)), torch.float32, 40, "v5"),
-    "shards": (Qwen2Config(**shape(num_key_value_heads=1, num_hidden_layers=3)), torch.float16, 40, "shards"),
+    "shards": (Qwen2Config(**shape(num_key_value_heads=1, num_hidden_layers=3)), torch.bfloat16, 40, "shards"),
 }
 
 
