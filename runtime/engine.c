@@ -108,7 +108,7 @@ static tp_status create_scheduler(rt_engine *e)
 static tp_status create_compute(rt_engine *e, const rt_engine_options *opt)
 {
     const rt_settled *s = &e->settled;
-    rt_model_options mo = rt_model_options_of(s, opt, comm_rank(e->group));
+    rt_model_options mo = rt_model_options_of(s, opt->progress && comm_rank(e->group) == 0);
     kern_kv_desc kd = {.n_layers = s->config.n_layers,
                        .n_kv = e->shard.n_kv_local,
                        .head_dim = s->config.head_dim,

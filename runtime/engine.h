@@ -30,7 +30,8 @@ typedef struct rt_engine rt_engine;
 typedef struct rt_request rt_request;
 
 typedef struct rt_engine_options {
-    const char *model_dir;
+    const char
+        *model_dir; /* only rank 0's counts; NULL = the caller failed to find it: all ranks fail */
     const char *dtype;             /* "auto", "float32", "bfloat16", "float16" */
     int64_t max_model_len;         /* 0 = what the model supports */
     int max_num_seqs;              /* 0 = default */

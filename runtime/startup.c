@@ -69,7 +69,13 @@ static tp_status settle_length(rt_settled *s, const rt_engine_options *opt)
 
 static tp_status decide(rt_settled *s, const rt_engine_options *opt)
 {
-    TP_TRY(rt_config_load(&s->config, opt->model_dir));
+    if (opt->model_dir == NULL)
+        return TP_ERR_NOT_FOUND; /* the caller has said why */
+    if (strlen(opt->model_dir) >= sizeof s->model_dir)
+        return TP_FAIL(TP_ERR_INVALID, "path of the model is longer than %zu bytes",
+                       sizeof s->model_dir - 1);
+    memcpy(s->model_dir, opt->model_dir, strlen(opt->model_dir) + 1);
+    TP_TRY(rt_config_load(&s->config, s->model_dir));
     TP_TRY(settle_dtype(opt->dtype, s->config.dtype, &s->dtype));
     TP_TRY(settle_length(s, opt));
     s->max_num_seqs = opt->max_num_seqs > 0 ? opt->max_num_seqs : DEFAULT_MAX_SEQS;
@@ -144,16 +150,16 @@ size_t rt_plan_bytes_max(const rt_settled *s)
            sizeof(int32_t) * (size_t)(2 * s->max_model_len + 8 * s->max_num_batched_tokens);
 }
 
-rt_model_options rt_model_options_of(const rt_settled *s, const rt_engine_options *opt, int rank)
+rt_model_options rt_model_options_of(const rt_settled *s, bool progress)
 {
-    return (rt_model_options){.dir = opt->model_dir,
+    return (rt_model_options){.dir = s->model_dir,
                               .dtype = s->dtype,
                               .max_tokens_per_step = s->max_num_batched_tokens,
                               .max_seqs = s->max_num_seqs,
                               .max_model_len = s->max_model_len,
                               .block_tokens = s->block_tokens,
                               .dummy_weights = s->dummy_weights,
-                              .progress = opt->progress && rank == 0};
+                              .progress = progress};
 }
 
 /* Bytes that the kernel says could still be had; the cgroup's limit counts where it is lower. */
@@ -255,8 +261,7 @@ static void print_budget(const rt_settled *s, const rt_budget *all, int n)
 tp_status rt_settle_memory(rt_settled *s, const rt_shard *shard, const kern_backend *be,
                            comm_group *g, int local_size, rt_budget *out)
 {
-    rt_engine_options none = {0};
-    rt_model_options mo = rt_model_options_of(s, &none, comm_rank(g));
+    rt_model_options mo = rt_model_options_of(s, false);
     rt_worker_options wo = {.n_slots = s->max_num_seqs,
                             .max_model_len = s->max_model_len,
                             .max_tokens = s->max_num_batched_tokens,

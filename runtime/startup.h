@@ -9,6 +9,7 @@
 
 /* Every choice made, the same on all ranks: rank 0 decides and broadcasts.  Plain data. */
 typedef struct rt_settled {
+    char model_dir[4096]; /* rank 0's path: it must lead to the same files on every host */
     rt_config config;
     kern_dtype dtype;
     int64_t max_model_len;
@@ -40,7 +41,7 @@ size_t rt_window_bytes(const rt_settled *s, int n_ranks);
 /* Bytes of the largest step plan. */
 size_t rt_plan_bytes_max(const rt_settled *s);
 /* The options that the model's loader takes. */
-rt_model_options rt_model_options_of(const rt_settled *s, const rt_engine_options *opt, int rank);
+rt_model_options rt_model_options_of(const rt_settled *s, bool progress);
 
 /* True on every rank when `st` is TP_OK on every rank; else an error on all (COMM where the own status was fine). */
 TP_MUST_USE tp_status rt_agree(comm_group *g, tp_status st, const char *what);

@@ -1,0 +1,87 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* config_file.c - the YAML file of --config: one mapping of flag names to scalars or lists of scalars. */
+#include <errno.h>
+#include <string.h>
+#include <yaml.h>
+
+#include "launcher/options.h"
+
+static tp_status set_node(launch_parser *p, yaml_document_t *doc, const launch_row *row,
+                          const yaml_node_t *value, const char *path)
+{
+    if (value->type == YAML_SCALAR_NODE) {
+        const char *text = (const char *)value->data.scalar.value;
+
+        if (value->data.scalar.style == YAML_PLAIN_SCALAR_STYLE &&
+            (*text == '\0' || strcmp(text, "null") == 0 || strcmp(text, "~") == 0))
+            return TP_OK;
+        return launch_set(p, row, text, LAUNCH_FROM_FILE);
+    }
+    if (value->type != YAML_SEQUENCE_NODE || row->type != LAUNCH_TYPE_LIST)
+        return TP_REJECT(TP_ERR_INVALID, "%s:%zu: %s: expected a single value", path,
+                         value->start_mark.line + 1, row->name);
+    for (const yaml_node_item_t *i = value->data.sequence.items.start;
+         i < value->data.sequence.items.top; i++) {
+        const yaml_node_t *item = yaml_document_get_node(doc, *i);
+
+        if (item->type != YAML_SCALAR_NODE)
+            return TP_REJECT(TP_ERR_INVALID, "%s:%zu: %s: expected a list of plain values", path,
+                             item->start_mark.line + 1, row->name);
+        TP_TRY(launch_set(p, row, (const char *)item->data.scalar.value, LAUNCH_FROM_FILE));
+    }
+    return TP_OK;
+}
+
+static tp_status set_pairs(launch_parser *p, yaml_document_t *doc, const char *path)
+{
+    const yaml_node_t *root = yaml_document_get_root_node(doc);
+
+    if (root == NULL)
+        return TP_OK;
+    if (root->type != YAML_MAPPING_NODE)
+        return TP_REJECT(TP_ERR_INVALID, "%s: expected a mapping of option names to values", path);
+    for (const yaml_node_pair_t *pair = root->data.mapping.pairs.start;
+         pair < root->data.mapping.pairs.top; pair++) {
+        const yaml_node_t *key = yaml_document_get_node(doc, pair->key);
+        const yaml_node_t *value = yaml_document_get_node(doc, pair->value);
+        const char *name;
+        const launch_row *row;
+
+        if (key->type != YAML_SCALAR_NODE)
+            return TP_REJECT(TP_ERR_INVALID, "%s:%zu: expected an option name", path,
+                             key->start_mark.line + 1);
+        name = (const char *)key->data.scalar.value;
+        row = launch_find(name, strlen(name));
+        if (row == NULL)
+            return TP_REJECT(TP_ERR_INVALID, "%s:%zu: unknown option \"%s\"", path,
+                             key->start_mark.line + 1, name);
+        TP_TRY(set_node(p, doc, row, value, path));
+    }
+    return TP_OK;
+}
+
+tp_status launch_read_file(launch_parser *p, const char *path)
+{
+    yaml_parser_t parser;
+    yaml_document_t doc;
+    tp_status st;
+    FILE *f = fopen(path, "rb");
+
+    if (f == NULL)
+        return TP_REJECT(TP_ERR_NOT_FOUND, "--config %s: %s", path, strerror(errno));
+    if (!yaml_parser_initialize(&parser)) {
+        fclose(f);
+        return TP_REJECT(TP_ERR_NOMEM, "--config %s: out of memory", path);
+    }
+    yaml_parser_set_input_file(&parser, f);
+    if (yaml_parser_load(&parser, &doc)) {
+        st = set_pairs(p, &doc, path);
+        yaml_document_delete(&doc);
+    } else {
+        st = TP_REJECT(TP_ERR_FORMAT, "%s:%zu: %s", path, parser.problem_mark.line + 1,
+                       parser.problem != NULL ? parser.problem : "not YAML");
+    }
+    yaml_parser_delete(&parser);
+    fclose(f);
+    return st;
+}

@@ -1,0 +1,71 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* main.c - which of tpserve's commands was asked for. */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/fault.h"
+#include "base/log.h"
+#include "launcher/options.h"
+#include "launcher/ranks.h"
+#include "launcher/serve.h"
+
+#define EXIT_USAGE 2
+
+static void print_version(void)
+{
+    puts("tpserve " TPSERVE_VERSION);
+}
+
+/* Texts that were asked for instead of a command; true when one was printed. */
+static bool print_texts(const launch_parser *p)
+{
+    const launch_options *o = &p->opt;
+
+    if (o->help)
+        launch_print_help(stdout);
+    else if (o->generate_man)
+        launch_print_man(stdout);
+    else if (o->generate_completion != NULL)
+        launch_print_completion(stdout);
+    else if (o->print_config)
+        launch_print_config(stdout, p);
+    else if (o->command == LAUNCH_VERSION)
+        print_version();
+    else
+        return false;
+    return true;
+}
+
+static int run_command(const launch_options *o, char **argv)
+{
+    if (o->command == LAUNCH_INSPECT)
+        return launch_inspect(o);
+    if (o->tensor_parallel_size > 1 && !launch_under_launcher())
+        return launch_own_ranks((int)o->tensor_parallel_size, argv);
+    return launch_serve(o);
+}
+
+int main(int argc, char **argv)
+{
+    bool speaks = launch_env_rank() <= 0; /* usage errors are said once per job */
+    const char *faults = getenv("TPSERVE_FAULT");
+    tp_log_level level;
+    launch_parser p;
+    int code = 0;
+
+    if (launch_parse(&p, argc, argv) != TP_OK ||
+        (faults != NULL && tp_fault_arm_list(faults) != TP_OK)) {
+        if (speaks)
+            fprintf(stderr, "tpserve: %s\n", tp_last_error());
+        launch_parser_release(&p);
+        return EXIT_USAGE;
+    }
+    if (tp_log_parse_level(p.opt.log_level, &level))
+        tp_log_set_level(level);
+    tp_log_set_json(p.opt.log_json);
+    if (!print_texts(&p))
+        code = run_command(&p.opt, argv);
+    launch_parser_release(&p);
+    return code;
+}

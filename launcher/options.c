@@ -1,0 +1,311 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* options.c - values from text, and the three sources in their order.
+ *
+ * The command line is read twice: once for --config alone, so that the file and the environment can be applied below
+ * it, then in full.
+ */
+#include "launcher/options.h"
+
+#include <ctype.h>
+#include <errno.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/log.h"
+#include "base/mem.h"
+
+static bool same_name(const char *row_name, const char *name, size_t len)
+{
+    size_t i;
+
+    for (i = 0; i < len && row_name[i] != '\0'; i++)
+        if (row_name[i] != (name[i] == '_' ? '-' : name[i]))
+            return false;
+    return i == len && row_name[i] == '\0';
+}
+
+const launch_row *launch_find(const char *name, size_t len)
+{
+    for (int i = 0; i < launch_n_rows; i++) {
+        const launch_row *r = &launch_rows[i];
+
+        if (same_name(r->name, name, len) || (r->alias != NULL && same_name(r->alias, name, len)))
+            return r;
+    }
+    return NULL;
+}
+
+/* ---- values ---- */
+
+static tp_status bad_value(const launch_row *row, const char *value, const char *expected)
+{
+    return TP_REJECT(TP_ERR_INVALID, "--%s: expected %s, found \"%s\"", row->name, expected,
+                     row->flags & LAUNCH_SECRET ? "..." : value);
+}
+
+static tp_status range_error(const launch_row *row, const char *value)
+{
+    return TP_REJECT(TP_ERR_INVALID, "--%s: expected %.15g to %.15g, found \"%s\"", row->name,
+                     row->min, row->max, value);
+}
+
+/* Factor of a suffix: bytes know K M G T (1024), KB ... (1000), KiB ...; numbers know k (1000) and K (1024). */
+static double suffix_factor(const char *s, bool bytes)
+{
+    static const char k_units[] = "KMGT";
+    const char *unit;
+    double base = 1024, factor = 1;
+
+    if (*s == '\0' || (bytes && strcasecmp(s, "b") == 0))
+        return 1;
+    unit = strchr(k_units, toupper((unsigned char)*s));
+    if (unit == NULL || *unit == '\0')
+        return 0;
+    if (bytes && strcasecmp(s + 1, "b") == 0)
+        base = 1000;
+    else if (!bytes && s[1] == '\0' && islower((unsigned char)*s))
+        base = 1000;
+    else if (s[1] != '\0' && strcasecmp(s + 1, "ib") != 0)
+        return 0;
+    for (const char *u = k_units; u <= unit; u++)
+        factor *= base;
+    return factor;
+}
+
+static tp_status parse_number(const launch_row *row, const char *value, double *out)
+{
+    bool real = row->type == LAUNCH_TYPE_REAL;
+    double factor, v;
+    char *end;
+
+    errno = 0;
+    v = strtod(value, &end);
+    if (end == value || errno != 0 || !isfinite(v))
+        return bad_value(row, value, real ? "a number" : "a whole number");
+    factor = real ? (*end == '\0' ? 1 : 0) : suffix_factor(end, row->type == LAUNCH_TYPE_BYTES);
+    if (factor == 0 || (!real && v * factor != floor(v * factor)))
+        return bad_value(row, value,
+                         row->type == LAUNCH_TYPE_BYTES ? "a size such as 4GiB, 512M or 1000000"
+                         : real                         ? "a number"
+                                                        : "a whole number such as 8192 or 8k");
+    *out = v * factor;
+    return *out < row->min || *out > row->max ? range_error(row, value) : TP_OK;
+}
+
+static bool is_word(const char *words, const char *value)
+{
+    size_t len = strlen(value);
+
+    for (const char *w = words; w != NULL; w = strchr(w, '|') ? strchr(w, '|') + 1 : NULL)
+        if (strncmp(w, value, len) == 0 && (w[len] == '|' || w[len] == '\0') && len > 0)
+            return true;
+    return false;
+}
+
+static tp_status parse_bool(const launch_row *row, const char *value, bool *out)
+{
+    if (strcasecmp(value, "true") == 0 || strcmp(value, "1") == 0 || strcasecmp(value, "yes") == 0)
+        *out = true;
+    else if (strcasecmp(value, "false") == 0 || strcmp(value, "0") == 0 ||
+             strcasecmp(value, "no") == 0)
+        *out = false;
+    else
+        return bad_value(row, value, "true or false");
+    return TP_OK;
+}
+
+static tp_status append(launch_parser *p, const launch_row *row, launch_list *list,
+                        const char *value, launch_origin origin)
+{
+    if (p->origin[row - launch_rows] != origin)
+        list->n = 0; /* a stronger source replaces the whole list */
+    if (list->n == LAUNCH_LIST_MAX)
+        return TP_REJECT(TP_ERR_INVALID, "--%s: more than %d values", row->name, LAUNCH_LIST_MAX);
+    list->items[list->n++] = value;
+    return TP_OK;
+}
+
+tp_status launch_set(launch_parser *p, const launch_row *row, const char *value,
+                     launch_origin origin)
+{
+    char *field = (char *)&p->opt + row->offset;
+    char *text = tp_arena_strndup(&p->arena, value, strlen(value));
+    double number;
+
+    if (text == NULL)
+        return TP_REJECT(TP_ERR_NOMEM, "out of memory for options");
+    switch (row->type) {
+    case LAUNCH_TYPE_WORD:
+        if (!is_word(row->words, value))
+            return bad_value(row, value, row->words);
+        memcpy(field, &text, sizeof text);
+        break;
+    case LAUNCH_TYPE_STRING: memcpy(field, &text, sizeof text); break;
+    case LAUNCH_TYPE_LIST:
+        TP_TRY(append(p, row, (launch_list *)(void *)field, text, origin));
+        break;
+    case LAUNCH_TYPE_BOOL: TP_TRY(parse_bool(row, value, (bool *)field)); break;
+    case LAUNCH_TYPE_INT:
+    case LAUNCH_TYPE_BYTES:
+        TP_TRY(parse_number(row, value, &number));
+        memcpy(field, &(int64_t){(int64_t)number}, sizeof(int64_t));
+        break;
+    case LAUNCH_TYPE_REAL:
+        TP_TRY(parse_number(row, value, &number));
+        memcpy(field, &number, sizeof number);
+        break;
+    }
+    p->origin[row - launch_rows] = origin;
+    if ((row->flags & LAUNCH_IGNORED) != 0)
+        tp_info("options", "--%s is accepted but has no effect here", row->name);
+    return TP_OK;
+}
+
+/* ---- sources ---- */
+
+static tp_status apply_defaults(launch_parser *p)
+{
+    for (int i = 0; i < launch_n_rows; i++)
+        if (launch_rows[i].dflt != NULL)
+            TP_TRY(launch_set(p, &launch_rows[i], launch_rows[i].dflt, LAUNCH_FROM_DEFAULT));
+    return TP_OK;
+}
+
+static tp_status apply_environment(launch_parser *p)
+{
+    const char *models = getenv("TPSERVE_MODELS");
+
+    for (int i = 0; i < launch_n_rows; i++) {
+        char name[64] = "TPSERVE_";
+        size_t n = strlen(name);
+        const char *value;
+
+        for (const char *s = launch_rows[i].name; *s != '\0' && n + 1 < sizeof name; s++)
+            name[n++] = *s == '-' ? '_' : (char)toupper((unsigned char)*s);
+        name[n] = '\0';
+        value = getenv(name);
+        if (value != NULL && *value != '\0')
+            TP_TRY(launch_set(p, &launch_rows[i], value, LAUNCH_FROM_ENV));
+    }
+    while (models != NULL && *models != '\0') {
+        size_t n = strcspn(models, ":");
+        char *dir = tp_arena_strndup(&p->arena, models, n);
+
+        if (dir == NULL)
+            return TP_REJECT(TP_ERR_NOMEM, "out of memory for options");
+        if (n > 0)
+            TP_TRY(launch_set(p, launch_find("model-path", 10), dir, LAUNCH_FROM_ENV));
+        models += n + (models[n] == ':');
+    }
+    return TP_OK;
+}
+
+/* One flag at argv[*i]; moves *i past its value.  only: NULL, or the one row that this pass is about. */
+static tp_status apply_flag(launch_parser *p, int argc, char **argv, int *i, const launch_row *only)
+{
+    char *arg = argv[*i];
+    char *name = arg + (arg[1] == '-' ? 2 : 1);
+    size_t len = strcspn(name, "=");
+    const launch_row *row = launch_find(name, len);
+    const char *value = name[len] == '=' ? name + len + 1 : NULL;
+    bool negated = false;
+
+    if (row == NULL && strncmp(name, "no-", 3) == 0) {
+        row = launch_find(name + 3, len - 3);
+        negated = row != NULL && row->type == LAUNCH_TYPE_BOOL;
+        row = negated ? row : NULL;
+    }
+    if (row == NULL && strcmp(arg, "-h") == 0)
+        row = launch_find("help", 4);
+    if (row == NULL)
+        return TP_REJECT(TP_ERR_INVALID, "unknown option %.*s: tpserve --help lists them all",
+                         (int)(name - arg + (ptrdiff_t)len), arg);
+    if (row->type == LAUNCH_TYPE_BOOL && value == NULL) {
+        value = negated ? "false" : "true";
+    } else if (value == NULL) {
+        if (*i + 1 >= argc)
+            return TP_REJECT(TP_ERR_INVALID, "--%s needs a value", row->name);
+        value = argv[++*i];
+    }
+    if (only != NULL && row != only)
+        return TP_OK;
+    TP_TRY(launch_set(p, row, value, LAUNCH_FROM_CLI));
+    if (only == NULL && (row->flags & LAUNCH_SECRET) != 0)
+        for (char *s = argv[*i] + (value - argv[*i]); *s != '\0'; s++)
+            *s = '*';
+    return TP_OK;
+}
+
+static bool take_command(launch_parser *p, const char *word)
+{
+    static const char *const k_names[] = {"serve", "inspect", "version"};
+
+    for (int c = 0; c < (int)TP_ARRAY_LEN(k_names); c++) {
+        if (strcmp(word, k_names[c]) == 0) {
+            p->opt.command = (launch_command)c;
+            return true;
+        }
+    }
+    return false;
+}
+
+static tp_status apply_command_line(launch_parser *p, int argc, char **argv, const launch_row *only)
+{
+    bool have_model = false;
+
+    for (int i = 1; i < argc; i++) {
+        if (argv[i][0] == '-' && argv[i][1] != '\0') {
+            TP_TRY(apply_flag(p, argc, argv, &i, only));
+        } else if (i == 1 && take_command(p, argv[i])) {
+            continue;
+        } else if (only == NULL && have_model) {
+            return TP_REJECT(TP_ERR_INVALID, "unexpected argument \"%s\"", argv[i]);
+        } else if (only == NULL) {
+            TP_TRY(launch_set(p, launch_find("model", 5), argv[i], LAUNCH_FROM_CLI));
+            have_model = true;
+        }
+    }
+    return TP_OK;
+}
+
+static tp_status check_together(const launch_options *o)
+{
+    if (o->block_size % 16 != 0)
+        return TP_REJECT(TP_ERR_INVALID, "--block-size: expected a multiple of 16, found %lld",
+                         (long long)o->block_size);
+    return TP_OK;
+}
+
+static const char *canonical_dtype(const char *word)
+{
+    if (strcmp(word, "half") == 0)
+        return "float16";
+    return strcmp(word, "float") == 0 ? "float32" : word;
+}
+
+tp_status launch_parse(launch_parser *p, int argc, char **argv)
+{
+    memset(p, 0, sizeof *p);
+    tp_arena_init(&p->arena, 0);
+    p->origin = tp_arena_calloc(&p->arena, (size_t)launch_n_rows, sizeof *p->origin);
+    if (p->origin == NULL)
+        return TP_REJECT(TP_ERR_NOMEM, "out of memory for options");
+    TP_TRY(apply_defaults(p));
+    TP_TRY(apply_command_line(p, argc, argv, launch_find("config", 6)));
+    if (p->opt.config == NULL)
+        p->opt.config = getenv("TPSERVE_CONFIG");
+    if (p->opt.config != NULL)
+        TP_TRY(launch_read_file(p, p->opt.config));
+    TP_TRY(apply_environment(p));
+    TP_TRY(apply_command_line(p, argc, argv, NULL));
+    p->opt.dtype = canonical_dtype(p->opt.dtype);
+    if (p->opt.max_model_len < 0)
+        p->opt.max_model_len = 0;
+    return check_together(&p->opt);
+}
+
+void launch_parser_release(launch_parser *p)
+{
+    tp_arena_release(&p->arena);
+}

@@ -1,0 +1,123 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* options.h - every knob of tpserve, in one table.
+ *
+ * From the rows come the command line, the environment (TPSERVE_MAX_MODEL_LEN), the YAML file (--config; the keys of
+ * vLLM's config.yaml), --help, the man page, shell completion, --print-config and the texts of errors.
+ * Precedence: command line, environment, file, default.  Threads: main thread, at start.
+ */
+#ifndef LAUNCH_OPTIONS_H
+#define LAUNCH_OPTIONS_H
+
+#include <stdint.h>
+#include <stdio.h>
+
+#include "base/arena.h"
+#include "base/status.h"
+
+#define LAUNCH_LIST_MAX 64
+
+typedef struct launch_list {
+    const char *items[LAUNCH_LIST_MAX];
+    int n;
+} launch_list;
+
+typedef enum launch_command { LAUNCH_SERVE, LAUNCH_INSPECT, LAUNCH_VERSION } launch_command;
+
+/* The settled values; strings live in the parser's arena. */
+typedef struct launch_options {
+    launch_command command;
+    /* model */
+    const char *model;
+    launch_list model_path, served_model_name;
+    const char *load_format, *dtype;
+    int64_t max_model_len;
+    /* parallelism */
+    int64_t tensor_parallel_size, pipeline_parallel_size, data_parallel_size, threads;
+    const char *device, *comm, *bind;
+    const char *distributed_executor_backend;
+    /* scheduler and memory */
+    int64_t max_num_seqs, max_num_batched_tokens, block_size, kv_cache_memory_bytes;
+    int64_t max_num_queued_reqs, max_num_queued_tokens;
+    double gpu_memory_utilization, watermark;
+    /* server */
+    const char *host, *api_key_file;
+    int64_t port;
+    launch_list api_key, allowed_origins;
+    bool insecure;
+    int64_t max_body, max_output_tokens, max_prompts_per_request, max_seqs_per_request;
+    int64_t shutdown_timeout, step_timeout;
+    /* log and self-help */
+    const char *log_level, *config;
+    bool log_json, enable_log_requests;
+    bool help, print_config, generate_man;
+    const char *generate_completion;
+    /* accepted for scripts written for vLLM; without effect */
+    bool ignored_flag;
+    const char *ignored_value;
+} launch_options;
+
+typedef enum launch_type {
+    LAUNCH_TYPE_STRING,
+    LAUNCH_TYPE_LIST,  /* may be repeated; commas do not split */
+    LAUNCH_TYPE_BOOL,  /* --name, --no-name */
+    LAUNCH_TYPE_INT,   /* 8192, 8k = 8000, 8K = 8192 */
+    LAUNCH_TYPE_BYTES, /* 4GiB, 512M, 1G: K M G T are powers of 1024, KB MB ... of 1000 */
+    LAUNCH_TYPE_REAL,
+    LAUNCH_TYPE_WORD /* one of `words` */
+} launch_type;
+
+typedef enum launch_flags {
+    LAUNCH_HIDDEN = 1,  /* not in --help */
+    LAUNCH_IGNORED = 2, /* accepted, says so, does nothing */
+    LAUNCH_SECRET = 4   /* never printed; wiped from the process title */
+} launch_flags;
+
+typedef struct launch_row {
+    const char *group; /* heading in --help; NULL = as the row before */
+    const char *name;  /* "max-model-len" */
+    const char *alias; /* another spelling, or NULL: "tp", "context-length" */
+    launch_type type;
+    size_t offset;     /* in launch_options */
+    const char *dflt;  /* as text; NULL = unset */
+    double min, max;   /* INT, BYTES, REAL */
+    const char *words; /* WORD: "auto|cpu" */
+    unsigned flags;
+    const char *doc; /* one sentence or two */
+} launch_row;
+
+extern const launch_row launch_rows[];
+extern const int launch_n_rows;
+
+typedef enum launch_origin {
+    LAUNCH_FROM_DEFAULT,
+    LAUNCH_FROM_FILE,
+    LAUNCH_FROM_ENV,
+    LAUNCH_FROM_CLI
+} launch_origin;
+
+typedef struct launch_parser {
+    tp_arena arena;
+    launch_options opt;
+    launch_origin *origin; /* [launch_n_rows], in the arena */
+} launch_parser;
+
+/* Reads everything: defaults, --config file, environment, command line.  INVALID with a text for the user (tp_last_error
+ * only: the caller prints it). argv stays the caller's; secrets in it are overwritten. */
+TP_MUST_USE tp_status launch_parse(launch_parser *p, int argc, char **argv);
+void launch_parser_release(launch_parser *p);
+
+/* One value, from any source: checks type and range. */
+TP_MUST_USE tp_status launch_set(launch_parser *p, const launch_row *row, const char *value,
+                                 launch_origin origin);
+/* By name or alias, '_' and '-' alike; NULL when unknown. */
+const launch_row *launch_find(const char *name, size_t len);
+/* Reads a YAML mapping of options. */
+TP_MUST_USE tp_status launch_read_file(launch_parser *p, const char *path);
+
+/* Generated texts. */
+void launch_print_help(FILE *out);
+void launch_print_config(FILE *out, const launch_parser *p);
+void launch_print_man(FILE *out);
+void launch_print_completion(FILE *out);
+
+#endif

@@ -1,0 +1,156 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* options_table.c - the rows.  Names follow vLLM where they mean the same. */
+#include "launcher/options.h"
+
+#define AT(field) offsetof(launch_options, field)
+#define STR(g, n, a, f, d, doc)                                                                    \
+    {                                                                                              \
+        g, n, a, LAUNCH_TYPE_STRING, AT(f), d, 0, 0, NULL, 0, doc                                  \
+    }
+#define LIST(g, n, a, f, fl, doc)                                                                  \
+    {                                                                                              \
+        g, n, a, LAUNCH_TYPE_LIST, AT(f), NULL, 0, 0, NULL, fl, doc                                \
+    }
+#define BOOL(g, n, a, f, fl, doc)                                                                  \
+    {                                                                                              \
+        g, n, a, LAUNCH_TYPE_BOOL, AT(f), NULL, 0, 0, NULL, fl, doc                                \
+    }
+#define INT(g, n, a, f, d, lo, hi, doc)                                                            \
+    {                                                                                              \
+        g, n, a, LAUNCH_TYPE_INT, AT(f), d, lo, hi, NULL, 0, doc                                   \
+    }
+#define BYTES(g, n, a, f, d, hi, doc)                                                              \
+    {                                                                                              \
+        g, n, a, LAUNCH_TYPE_BYTES, AT(f), d, 0, hi, NULL, 0, doc                                  \
+    }
+#define REAL(g, n, a, f, d, lo, hi, doc)                                                           \
+    {                                                                                              \
+        g, n, a, LAUNCH_TYPE_REAL, AT(f), d, lo, hi, NULL, 0, doc                                  \
+    }
+#define WORD(g, n, a, f, d, w, doc)                                                                \
+    {                                                                                              \
+        g, n, a, LAUNCH_TYPE_WORD, AT(f), d, 0, 0, w, 0, doc                                       \
+    }
+#define IGNORED_FLAG(n)                                                                            \
+    {                                                                                              \
+        NULL, n, NULL, LAUNCH_TYPE_BOOL, AT(ignored_flag), NULL, 0, 0, NULL,                       \
+            LAUNCH_HIDDEN | LAUNCH_IGNORED,                                                        \
+            "Accepted for scripts written for vLLM; has no effect."                                \
+    }
+#define IGNORED_VALUE(n)                                                                           \
+    {                                                                                              \
+        NULL, n, NULL, LAUNCH_TYPE_STRING, AT(ignored_value), NULL, 0, 0, NULL,                    \
+            LAUNCH_HIDDEN | LAUNCH_IGNORED,                                                        \
+            "Accepted for scripts written for vLLM; has no effect."                                \
+    }
+
+#define TEBI 1099511627776.0
+
+const launch_row launch_rows[] = {
+    STR("Model", "model", NULL, model, NULL,
+        "The model: a directory, a Hub id found in the local Hugging Face cache, or an alias such "
+        "as 72b or demo. May also be given without the flag."),
+    LIST(NULL, "model-path", "models", model_path, 0,
+         "Directory in which aliases are looked up: DIR/aliases.yaml, then DIR/<alias>. May be "
+         "repeated; TPSERVE_MODELS holds a list separated by colons."),
+    LIST(NULL, "served-model-name", NULL, served_model_name, 0,
+         "Name by which clients call the model; may be repeated. Default: the model as given."),
+    WORD(NULL, "load-format", NULL, load_format, "auto", "auto|safetensors|dummy",
+         "dummy fills the weights with random numbers and reads none."),
+    WORD(NULL, "dtype", NULL, dtype, "auto", "auto|float32|bfloat16|float16|float|half",
+         "Type of weights and KV cache; auto is the checkpoint's own."),
+    INT(NULL, "max-model-len", "context-length", max_model_len, "0", -1, 1e9,
+        "Longest context, prompt and output together; 0 is what the model supports and the cache "
+        "holds. Takes 8k (8000) and 8K (8192)."),
+
+    INT("Parallelism", "tensor-parallel-size", "tp", tensor_parallel_size, "0", 0, 64,
+        "Ranks that share the model. Default: the number of MPI ranks. Without mpirun, tpserve "
+        "starts that many ranks itself."),
+    INT(NULL, "pipeline-parallel-size", "pp", pipeline_parallel_size, "1", 1, 1,
+        "Only 1 is supported."),
+    INT(NULL, "data-parallel-size", "dp", data_parallel_size, "1", 1, 1, "Only 1 is supported."),
+    WORD(NULL, "distributed-executor-backend", NULL, distributed_executor_backend, "mpi", "mpi",
+         "Ranks are MPI processes; nothing else exists here."),
+    INT(NULL, "threads", NULL, threads, "0", 0, 1024,
+        "CPU threads per rank; 0 is the cores of this host divided by its ranks."),
+    WORD(NULL, "device", NULL, device, "auto", "auto|cpu|ref",
+         "Where the ranks compute. ref is slow scalar code for checking results."),
+    WORD(NULL, "comm", NULL, comm, "auto", "auto|self|shm|mpi",
+         "How ranks exchange data: shared memory inside a host, MPI between hosts."),
+    WORD(
+        NULL, "bind", NULL, bind, "auto", "auto|none|keep",
+        "auto binds each rank to its share of the host's cores; keep leaves the launcher's binding "
+        "alone; none unbinds."),
+
+    INT("Scheduler and memory", "max-num-seqs", "max-running-requests", max_num_seqs, "0", 0, 65536,
+        "Most sequences in progress; 0 is 128."),
+    INT(NULL, "max-num-batched-tokens", NULL, max_num_batched_tokens, "0", 0, 1e6,
+        "Most tokens computed in one step; 0 is 2048."),
+    INT(NULL, "block-size", "page-size", block_size, "16", 16, 256,
+        "Tokens per KV cache block, a multiple of 16."),
+    BYTES(NULL, "kv-cache-memory-bytes", NULL, kv_cache_memory_bytes, "0", 4096 * TEBI,
+          "Size of the KV cache of each rank (4GiB, 512M); 0 takes a share of free memory, at most "
+          "1 GiB for all ranks of a host."),
+    REAL(NULL, "gpu-memory-utilization", "mem-fraction-static", gpu_memory_utilization, "0", 0, 1,
+         "Share of free memory for weights and the default KV cache; 0 is 0.5 on CPU ranks."),
+    REAL(NULL, "watermark", NULL, watermark, "0.01", 0, 1,
+         "Share of the cache that admission leaves free, so that running sequences can grow."),
+    INT(NULL, "max-num-queued-reqs", NULL, max_num_queued_reqs, "0", 0, 1e6,
+        "Requests that may wait; more are answered 429. 0 is four times --max-num-seqs."),
+    INT(NULL, "max-num-queued-tokens", NULL, max_num_queued_tokens, "0", 0, 1e12,
+        "Prompt tokens of all open requests; more are answered 429. 0 is no limit."),
+
+    STR("Server", "host", NULL, host, "127.0.0.1",
+        "Address to listen on. One that is not loopback needs an API key, or --insecure."),
+    INT(NULL, "port", NULL, port, "8000", 0, 65535, "Port to listen on; 0 takes a free one."),
+    LIST(NULL, "api-key", NULL, api_key, LAUNCH_SECRET,
+         "A key that clients must send as a bearer token; may be repeated. Prefer --api-key-file "
+         "or TPSERVE_API_KEY: command lines can be read by other users."),
+    STR(NULL, "api-key-file", NULL, api_key_file, NULL, "File of keys, one per line."),
+    BOOL(NULL, "insecure", NULL, insecure, 0,
+         "Allow listening on an address that is not loopback without an API key."),
+    LIST(NULL, "allowed-origins", NULL, allowed_origins, 0,
+         "Origin that a browser may call from (CORS); may be repeated; * is any. Default: none."),
+    BYTES(NULL, "max-body", NULL, max_body, "8MiB", 1073741824.0, "Longest request body."),
+    INT(NULL, "max-output-tokens", NULL, max_output_tokens, "0", 0, 1e9,
+        "Cap on max_tokens of a request; 0 is the context length."),
+    INT(NULL, "max-prompts-per-request", NULL, max_prompts_per_request, "128", 1, 1024,
+        "Prompts in one completions request."),
+    INT(NULL, "max-seqs-per-request", NULL, max_seqs_per_request, "256", 1, 4096,
+        "Prompts times n of one request."),
+    INT(NULL, "shutdown-timeout", NULL, shutdown_timeout, "30", 0, 86400,
+        "Seconds that running requests may take to finish after a signal."),
+    INT(NULL, "step-timeout", NULL, step_timeout, "10", 1, 3600,
+        "Seconds without an answer of a rank after which it counts as lost."),
+
+    WORD("Log and self-help", "log-level", NULL, log_level, "info", "error|warn|info|debug|trace",
+         "Rank 0 speaks from this level on, the others from warn."),
+    BOOL(NULL, "log-json", NULL, log_json, 0, "Log lines as JSON objects."),
+    BOOL(NULL, "enable-log-requests", NULL, enable_log_requests, 0,
+         "One line per request; never prompts, outputs or keys."),
+    STR(NULL, "config", NULL, config, NULL,
+        "YAML file of options: keys are flag names, as in vLLM's config.yaml."),
+    BOOL(NULL, "print-config", NULL, print_config, 0,
+         "Print every option with its value and where it came from, and exit."),
+    BOOL(NULL, "help", NULL, help, 0, "Print this text and exit."),
+    {NULL, "generate-man", NULL, LAUNCH_TYPE_BOOL, AT(generate_man), NULL, 0, 0, NULL,
+     LAUNCH_HIDDEN, "Print the manual page."},
+    {NULL, "generate-completion", NULL, LAUNCH_TYPE_WORD, AT(generate_completion), NULL, 0, 0,
+     "bash", LAUNCH_HIDDEN, "Print a completion script."},
+
+    IGNORED_FLAG("trust-remote-code"),
+    IGNORED_FLAG("enable-chunked-prefill"),
+    IGNORED_FLAG("enable-prefix-caching"),
+    IGNORED_FLAG("async-scheduling"),
+    IGNORED_FLAG("enforce-eager"),
+    IGNORED_FLAG("disable-log-stats"),
+    IGNORED_FLAG("disable-custom-all-reduce"),
+    IGNORED_FLAG("enable-prompt-tokens-details"),
+    IGNORED_VALUE("tokenizer-mode"),
+    IGNORED_VALUE("download-dir"),
+    IGNORED_VALUE("compilation-config"),
+    IGNORED_VALUE("api-server-count"),
+    IGNORED_VALUE("uvicorn-log-level"),
+};
+
+const int launch_n_rows = (int)TP_ARRAY_LEN(launch_rows);

@@ -1,0 +1,265 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* serve.c - one rank: group, cores, backend, engine; on rank 0 the HTTP server as well.
+ *
+ * The main thread is the engine thread (the only one that calls MPI).  Signals are blocked everywhere and taken by one
+ * thread, which turns them into a drain.  A SIGTERM that comes from our own mpirun is its hard stop: there is about a
+ * second left, so open streams are told at once.  Ranks other than 0 ignore the drain signals: they end with the plan.
+ */
+#include "launcher/serve.h"
+
+#include <pthread.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "api/server.h"
+#include "base/hash.h"
+#include "base/log.h"
+#include "comm/comm.h"
+#include "kernels/kern.h"
+#include "launcher/bind.h"
+#include "launcher/keys.h"
+#include "launcher/model_path.h"
+#include "runtime/engine.h"
+
+#define EXIT_GROUP_LOST 70
+#define FLUSH_MS        1000 /* for the last bytes to clients after a failure */
+
+typedef struct signal_watch {
+    pthread_mutex_t lock;
+    rt_engine *engine; /* under lock; NULL while loading */
+    int64_t timeout_ms;
+    bool leader;
+    bool stop_early; /* under lock: a signal came before the engine was there */
+} signal_watch;
+
+static signal_watch g_watch = {.lock = PTHREAD_MUTEX_INITIALIZER};
+
+static void drain_signals(sigset_t *set)
+{
+    sigemptyset(set);
+    sigaddset(set, SIGTERM);
+    sigaddset(set, SIGINT);
+    sigaddset(set, SIGUSR1);
+}
+
+static void on_signal(const siginfo_t *info, int count)
+{
+    bool hard = info->si_signo == SIGTERM && info->si_pid == getppid() &&
+                getenv("OMPI_COMM_WORLD_RANK") != NULL;
+    int64_t timeout_ms = hard || count > 1 ? 0 : g_watch.timeout_ms;
+
+    pthread_mutex_lock(&g_watch.lock);
+    if (!g_watch.leader) {
+        tp_debug("launcher", "signal %d left to rank 0", info->si_signo);
+    } else if (g_watch.engine != NULL) {
+        tp_info("launcher", "signal %d: draining, running requests have %lld ms", info->si_signo,
+                (long long)timeout_ms);
+        rt_engine_drain(g_watch.engine, timeout_ms);
+    } else {
+        tp_info("launcher", "signal %d while loading: ending", info->si_signo);
+        g_watch.stop_early = true;
+    }
+    pthread_mutex_unlock(&g_watch.lock);
+}
+
+static void *watch_signals(void *unused)
+{
+    sigset_t set;
+    int count = 0;
+
+    (void)unused;
+    drain_signals(&set);
+    for (;;) {
+        siginfo_t info;
+
+        if (sigwaitinfo(&set, &info) > 0)
+            on_signal(&info, ++count);
+    }
+    return NULL;
+}
+
+static tp_status start_watch(const launch_options *opt, bool leader)
+{
+    pthread_t thread;
+    sigset_t set;
+
+    g_watch.timeout_ms = opt->shutdown_timeout * 1000;
+    g_watch.leader = leader;
+    drain_signals(&set);
+    pthread_sigmask(SIG_BLOCK, &set, NULL);
+    signal(SIGPIPE, SIG_IGN);
+    if (pthread_create(&thread, NULL, watch_signals, NULL) != 0)
+        return TP_FAIL(TP_ERR_NOMEM, "cannot start the signal thread");
+    pthread_detach(thread);
+    return TP_OK;
+}
+
+/* Tells the watch about the engine; a drain that came too early takes effect now. */
+static void set_watched(rt_engine *e)
+{
+    pthread_mutex_lock(&g_watch.lock);
+    g_watch.engine = e;
+    if (e != NULL && g_watch.stop_early)
+        rt_engine_drain(e, 0);
+    pthread_mutex_unlock(&g_watch.lock);
+}
+
+static tp_status start_api(api_server **out, const launch_options *opt, tp_arena *arena)
+{
+    launch_list keys;
+    const char *const *names = opt->served_model_name.items;
+    int n_names = opt->served_model_name.n;
+    tp_status st = launch_settle_keys(&keys, arena, opt);
+
+    if (st != TP_OK)
+        return TP_FAIL(st, "%s", tp_last_error());
+    if (n_names == 0) {
+        names = &opt->model;
+        n_names = 1;
+    }
+    st = api_server_create(
+        out, &(api_options){.host = opt->host,
+                            .port = (int)opt->port,
+                            .api_keys = keys.items,
+                            .n_api_keys = keys.n,
+                            .model_names = names,
+                            .n_model_names = n_names,
+                            .model_root = opt->model,
+                            .allowed_origins = opt->allowed_origins.items,
+                            .n_allowed_origins = opt->allowed_origins.n,
+                            .version = TPSERVE_VERSION,
+                            .max_body_bytes = opt->max_body,
+                            .max_output_tokens = opt->max_output_tokens,
+                            .max_prompts_per_request = (int)opt->max_prompts_per_request,
+                            .max_seqs_per_request = (int)opt->max_seqs_per_request,
+                            .log_requests = opt->enable_log_requests});
+    for (int i = 0; i < keys.n; i++)
+        tp_wipe((char *)(uintptr_t)keys.items[i], strlen(keys.items[i]));
+    return st;
+}
+
+static rt_engine_options engine_options(const launch_options *opt, const char *model_dir)
+{
+    return (rt_engine_options){.model_dir = model_dir,
+                               .dtype = opt->dtype,
+                               .max_model_len = opt->max_model_len,
+                               .max_num_seqs = (int)opt->max_num_seqs,
+                               .max_num_batched_tokens = (int)opt->max_num_batched_tokens,
+                               .block_tokens = (int)opt->block_size,
+                               .kv_cache_memory_bytes = opt->kv_cache_memory_bytes,
+                               .memory_share = opt->gpu_memory_utilization,
+                               .watermark = opt->watermark,
+                               .max_num_queued_reqs = (int)opt->max_num_queued_reqs,
+                               .max_num_queued_tokens = opt->max_num_queued_tokens,
+                               .comm = opt->comm,
+                               .step_timeout_ms = opt->step_timeout * 1000,
+                               .dummy_weights = strcmp(opt->load_format, "dummy") == 0,
+                               .progress = isatty(STDERR_FILENO) == 1};
+}
+
+/* Serves until the end; the engine and the server live inside. */
+static tp_status run(const launch_options *opt, const comm_world *world, kern_backend *be,
+                     tp_arena *arena)
+{
+    bool leader = world->rank == 0;
+    char dir[LAUNCH_PATH_MAX] = "";
+    rt_engine_options eo = engine_options(opt, dir);
+    api_server *api = NULL;
+    rt_engine *engine = NULL;
+    tp_status st = TP_OK;
+
+    if (leader) {
+        st = launch_find_model(dir, opt);
+        if (st != TP_OK)
+            st = TP_FAIL(st, "%s", tp_last_error());
+        else
+            st = start_api(&api, opt, arena);
+    }
+    /* the ranks agree inside: a failure of rank 0 above is handed in as a missing model */
+    eo.model_dir = st == TP_OK ? dir : NULL;
+    st = rt_engine_create(&engine, &eo, be, world);
+    if (st == TP_OK) {
+        set_watched(engine);
+        if (api != NULL) {
+            api_server_set_engine(api, engine);
+            tp_info("launcher", "ready: http://%s:%d/v1", opt->host, api_server_port(api));
+        }
+        st = rt_engine_run(engine);
+        set_watched(NULL);
+    }
+    if (api != NULL) {
+        if (st != TP_OK)
+            api_server_set_failed(api, engine != NULL &&
+                                               rt_engine_get_state(engine) == RT_ENGINE_RANK_LOST
+                                           ? "rank_lost"
+                                           : "engine_dead");
+        api_server_stop(api, st == TP_OK ? 5 * FLUSH_MS : FLUSH_MS);
+        api_server_destroy(api);
+    }
+    if (st != TP_OK && engine != NULL && world->size > 1)
+        comm_abort(rt_engine_group(engine), EXIT_GROUP_LOST, tp_last_error());
+    rt_engine_destroy(engine);
+    return st;
+}
+
+static tp_status check_world(const launch_options *opt, const comm_world *world)
+{
+    if (opt->tensor_parallel_size > 0 && opt->tensor_parallel_size != world->size)
+        return world->rank != 0
+                   ? TP_ERR_INVALID
+                   : TP_FAIL(TP_ERR_INVALID,
+                             "--tensor-parallel-size %lld, but mpirun started %d ranks: "
+                             "leave the option out or make them equal",
+                             (long long)opt->tensor_parallel_size, world->size);
+    return TP_OK;
+}
+
+static tp_status open_backend(kern_backend **out, const launch_options *opt,
+                              const comm_world *world)
+{
+    const kern_ops *ops = strcmp(opt->device, "ref") == 0 ? kern_ref_ops() : kern_cpu_ops();
+    kern_open_args args = {.n_threads = launch_bind(opt, world), .isa = getenv("TPSERVE_CPU_ISA")};
+
+    if (args.isa != NULL && *args.isa == '\0')
+        args.isa = NULL;
+    TP_TRY(ops->open(out, &args));
+    if (world->rank == 0)
+        tp_info("launcher",
+                "tpserve " TPSERVE_VERSION ": %d rank%s on %d host%s, device %s (%s), "
+                "%d thread%s per rank",
+                world->size, world->size == 1 ? "" : "s", world->n_hosts,
+                world->n_hosts == 1 ? "" : "s", ops->name, (*out)->isa, (*out)->n_threads,
+                (*out)->n_threads == 1 ? "" : "s");
+    return TP_OK;
+}
+
+int launch_serve(const launch_options *opt)
+{
+    comm_world world;
+    kern_backend *be = NULL;
+    tp_arena arena;
+    tp_status st;
+
+    tp_arena_init(&arena, 0);
+    if (tp_hash_init() != TP_OK)
+        return 1;
+    st = start_watch(opt, false);
+    if (st == TP_OK)
+        st = comm_init(&world);
+    if (st != TP_OK)
+        return 1;
+    g_watch.leader = world.rank == 0;
+    tp_log_set_rank(world.rank, world.size);
+    st = check_world(opt, &world);
+    if (st == TP_OK)
+        st = open_backend(&be, opt, &world);
+    if (st == TP_OK)
+        st = run(opt, &world, be, &arena);
+    if (be != NULL)
+        be->ops->close(be);
+    comm_finalize();
+    tp_arena_release(&arena);
+    return st == TP_OK ? 0 : 1;
+}
