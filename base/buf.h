@@ -37,7 +37,8 @@ void tp_buf_consume(tp_buf *b, size_t n); /* drops the first n bytes */
 const char *tp_buf_str(const tp_buf *b);  /* data, or "" while empty */
 char *tp_buf_take(tp_buf *b);             /* ownership of data leaves (tp_free); NULL when failed */
 
-/* Reads a whole file of at most max bytes.  Errors: NOT_FOUND, IO, LIMIT, NOMEM. */
+/* Reads a whole file of at most max bytes; initialises *out first, also when it fails (then it is empty).
+ * Failures are logged.  Errors: NOT_FOUND, IO, LIMIT, NOMEM. */
 TP_MUST_USE tp_status tp_buf_read_file(tp_buf *out, const char *path, size_t max);
 
 #endif

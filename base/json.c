@@ -34,7 +34,7 @@ static int type_of(const cJSON *v)
 }
 
 /* Gives every number its digits and its value; recursion is bounded by TP_JSON_DEPTH_MAX. */
-static char *attach_digits(cJSON *first, char *digits) /* NOLINT(misc-no-recursion) */
+static char *attach_digits(cJSON *first, char *digits) // NOLINT(misc-no-recursion)
 {
     for (cJSON *v = first; v != NULL; v = v->next) {
         if (type_of(v) == cJSON_Number) {
@@ -106,7 +106,7 @@ tp_status tp_json_parse(tp_json **out, const char *text, size_t len, const tp_js
 
     TP_TRY(tp_json_scan(&scan, text, len, limits != NULL ? limits : &DEFAULT_LIMITS));
     st = build_tree(&root, text, len, scan.long_numbers);
-    if (st != TP_OK || scan.digits.len == 0)
+    if (st != TP_OK || root == NULL || scan.digits.len == 0)
         goto done;
 
     keeper = tp_calloc(1, sizeof *keeper); /* what cJSON_Delete frees with its hooks */

@@ -7,7 +7,6 @@ set -u
 
 cd "$(dirname "$0")/../.." || exit 1
 copy=$(mktemp -d)
-trap 'rm -rf "$copy"' EXIT
 git ls-files -co --exclude-standard | grep -Ev '\.safetensors$' | while read -r file; do
     [ -f "$file" ] && printf '%s\n' "$file"
 done | tar -cf - -T - | tar -xf - -C "$copy"
