@@ -3,8 +3,8 @@
  *
  * Elements are taken in blocks so that the open subtrees (temps) stay in the first-level cache; the usual shapes,
  * two leaves and four, need no temps and have loops of their own.  All loops add the same operands in the same
- * order, so which loop runs does not show in the bits.  The inner loops have 16 iterations for the compiler to
- * turn into vectors.
+ * order, so which loop runs does not show in the bits; nor does the vector width, as there is nothing but addition.
+ * The inner loops have 16 iterations for the compiler to turn into vectors.
  */
 #include "comm/join.h"
 
@@ -12,6 +12,76 @@
 
 #define BLOCK 512 /* floats; COMM_JOIN_TEMPS blocks are 16 KiB */
 #define LANES 16
+
+/* ---- loops over vectors ---- */
+
+#if defined(__x86_64__)
+#    define WIDE __attribute__((target("avx2")))
+#else
+#    define WIDE
+#endif
+#define BODY static inline __attribute__((always_inline)) void
+
+typedef void add_fn(const float *a, const float *b, int64_t n, float *out);
+typedef void add_pairs_fn(const float *const *leaf, int64_t n, float *out);
+
+BODY add_body(const float *restrict a, const float *restrict b, int64_t n, float *restrict out)
+{
+    int64_t i = 0;
+
+    for (; i + LANES <= n; i += LANES) {
+        for (int l = 0; l < LANES; l++)
+            out[i + l] = a[i + l] + b[i + l];
+    }
+    for (; i < n; i++)
+        out[i] = a[i] + b[i];
+}
+
+/* (leaf 0 + leaf 1) + (leaf 2 + leaf 3) */
+BODY add_pairs_body(const float *const *leaf, int64_t n, float *restrict out)
+{
+    const float *restrict a = leaf[0], *restrict b = leaf[1];
+    const float *restrict c = leaf[2], *restrict d = leaf[3];
+    int64_t i = 0;
+
+    for (; i + LANES <= n; i += LANES) {
+        for (int l = 0; l < LANES; l++)
+            out[i + l] = (a[i + l] + b[i + l]) + (c[i + l] + d[i + l]);
+    }
+    for (; i < n; i++)
+        out[i] = (a[i] + b[i]) + (c[i] + d[i]);
+}
+
+static void add(const float *a, const float *b, int64_t n, float *out)
+{
+    add_body(a, b, n, out);
+}
+
+WIDE static void add_wide(const float *a, const float *b, int64_t n, float *out)
+{
+    add_body(a, b, n, out);
+}
+
+static void add_pairs(const float *const *leaf, int64_t n, float *out)
+{
+    add_pairs_body(leaf, n, out);
+}
+
+WIDE static void add_pairs_wide(const float *const *leaf, int64_t n, float *out)
+{
+    add_pairs_body(leaf, n, out);
+}
+
+static bool cpu_is_wide(void)
+{
+#if defined(__x86_64__)
+    return __builtin_cpu_supports("avx2") != 0;
+#else
+    return false;
+#endif
+}
+
+/* ---- the list of steps ---- */
 
 typedef struct name_node {
     tp_seg_node node;
@@ -39,7 +109,7 @@ void comm_join_init(comm_join *j, int n_seg, int n_ranks)
 
     TP_ASSERT(n_seg >= 1 && n_seg <= TP_SEG_MAX && (n_seg & (n_seg - 1)) == 0);
     TP_ASSERT(n_ranks >= 1 && n_ranks <= n_seg);
-    *j = (comm_join){.n_seg = n_seg, .n_ranks = n_ranks};
+    *j = (comm_join){.n_seg = n_seg, .n_ranks = n_ranks, .wide = cpu_is_wide()};
     for (int r = 0; r < n_ranks; r++) {
         tp_seg_node roots[TP_SEG_ROOTS_MAX];
         int first, n, n_roots;
@@ -71,58 +141,33 @@ void comm_join_init(comm_join *j, int n_seg, int n_ranks)
     j->pairs = j->n_leaf == 4 && j->step[0].b == 1 && j->step[1].a == 2 && j->step[1].b == 3;
 }
 
-static void add(const float *restrict a, const float *restrict b, int64_t n, float *restrict out)
-{
-    int64_t i = 0;
+/* ---- running it ---- */
 
-    for (; i + LANES <= n; i += LANES) {
-        for (int l = 0; l < LANES; l++)
-            out[i + l] = a[i + l] + b[i + l];
-    }
-    for (; i < n; i++)
-        out[i] = a[i] + b[i];
-}
-
-/* (leaf 0 + leaf 1) + (leaf 2 + leaf 3) */
-static void add_pairs(const float *const *leaf, int64_t n, float *restrict out)
-{
-    const float *restrict a = leaf[0], *restrict b = leaf[1];
-    const float *restrict c = leaf[2], *restrict d = leaf[3];
-    int64_t i = 0;
-
-    for (; i + LANES <= n; i += LANES) {
-        for (int l = 0; l < LANES; l++)
-            out[i + l] = (a[i + l] + b[i + l]) + (c[i + l] + d[i + l]);
-    }
-    for (; i < n; i++)
-        out[i] = (a[i] + b[i]) + (c[i] + d[i]);
-}
-
-/* One block: at most BLOCK elements from `at` on.  A step's dst may be the temp that it reads: `in place` is fine
- * because add() reads element i before it writes it, so the restrict promise is kept by giving add() a temp of its
- * own when they coincide. */
+/* One block: at most BLOCK elements from `at` on.  A step may write the temp that it reads; its result goes to the
+ * spare row, which then changes places with the temp's, so that no loop's output overlaps its input. */
 static void run_block(const comm_join *j, const float *const *leaf, int64_t at, int64_t n,
                       float *out)
 {
-    _Alignas(64) float temp[COMM_JOIN_TEMPS + 1][BLOCK];
-    int8_t where[COMM_JOIN_TEMPS]; /* row of temp[] that holds each named temp */
+    _Alignas(64) float rows[COMM_JOIN_TEMPS + 1][BLOCK];
+    add_fn *sum = j->wide ? add_wide : add;
+    int8_t row[COMM_JOIN_TEMPS]; /* of each temp */
     int8_t spare = COMM_JOIN_TEMPS;
     int n_step = j->n_leaf - 1;
 
     for (int8_t t = 0; t < COMM_JOIN_TEMPS; t++)
-        where[t] = t;
+        row[t] = t;
     for (int s = 0; s < n_step; s++) {
         const comm_join_step *st = &j->step[s];
-        const float *a = st->a >= 0 ? leaf[st->a] + at : temp[where[-1 - st->a]];
-        const float *b = st->b >= 0 ? leaf[st->b] + at : temp[where[-1 - st->b]];
+        const float *a = st->a >= 0 ? leaf[st->a] + at : rows[row[-1 - st->a]];
+        const float *b = st->b >= 0 ? leaf[st->b] + at : rows[row[-1 - st->b]];
 
         if (s == n_step - 1) {
-            add(a, b, n, out + at);
+            sum(a, b, n, out + at);
         } else {
-            int8_t old = where[st->dst];
+            int8_t old = row[st->dst];
 
-            add(a, b, n, temp[spare]);
-            where[st->dst] = spare;
+            sum(a, b, n, rows[spare]);
+            row[st->dst] = spare;
             spare = old;
         }
     }
@@ -130,14 +175,16 @@ static void run_block(const comm_join *j, const float *const *leaf, int64_t at, 
 
 void comm_join_run(const comm_join *j, const float *const *leaf, int64_t n, float *out)
 {
+    add_pairs_fn *sum_pairs = j->wide ? add_pairs_wide : add_pairs;
+
     if (n <= 0)
         return;
     if (j->n_leaf == 1) {
         memcpy(out, leaf[0], (size_t)n * sizeof *out);
     } else if (j->n_leaf == 2) {
-        add(leaf[0], leaf[1], n, out);
+        (j->wide ? add_wide : add)(leaf[0], leaf[1], n, out);
     } else if (j->pairs) {
-        add_pairs(leaf, n, out);
+        sum_pairs(leaf, n, out);
     } else {
         for (int64_t at = 0; at < n; at += BLOCK)
             run_block(j, leaf, at, n - at < BLOCK ? n - at : BLOCK, out);

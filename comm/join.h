@@ -25,6 +25,7 @@ typedef struct comm_join {
     int first_leaf[TP_SEG_MAX + 1];  /* of each rank; [n_ranks] = n_leaf */
     int n_roots_max;                 /* of any rank */
     comm_join_step step[TP_SEG_MAX]; /* n_leaf - 1 of them; the last one writes the result */
+    bool wide;                       /* this CPU has AVX2 */
     bool pairs;                      /* 4 leaves joined as (0 + 1) + (2 + 3) */
 } comm_join;
 
