@@ -21,22 +21,26 @@ TP_MUST_USE tp_status rt_template_compile(rt_template **out, const char *source,
 void rt_template_destroy(rt_template *t);
 
 typedef struct rt_template_limits {
-    int64_t ops_max;       /* 0 = 1,000,000 evaluated nodes */
-    size_t output_max;     /* 0 = 8 MiB */
-    size_t memory_max;     /* 0 = 64 MiB */
-    int depth_max;         /* 0 = 64 nested calls */
-    int64_t time_max_ms;   /* 0 = 100 */
-    int64_t now_unix;      /* clock for strftime_now; 0 = now (local time) */
+    int64_t ops_max;     /* 0 = 1,000,000 evaluated nodes */
+    size_t output_max;   /* 0 = 8 MiB */
+    size_t memory_max;   /* 0 = 64 MiB */
+    int depth_max;       /* 0 = 64 nested calls */
+    int64_t time_max_ms; /* 0 = 100; processor time of the calling thread */
+    int64_t now_unix;    /* clock for strftime_now; 0 = now (local time) */
 } rt_template_limits;
 
 typedef struct rt_template_input {
     const tp_json *messages; /* array; required */
     const tp_json *tools;    /* array, or NULL = None */
     const tp_json *documents;
-    const tp_json *kwargs;   /* object of further variables, or NULL */
+    const tp_json *kwargs; /* object of further variables, or NULL */
     bool add_generation_prompt;
-    bool continue_final_message; /* render up to the end of the last message's content and stop there */
-    const char *bos_token, *eos_token, *pad_token, *unk_token; /* NULL = undefined in the template */
+    bool
+        continue_final_message; /* render up to the end of the last message's content and stop there */
+    const char
+        *continue_field; /* what of it to continue: NULL = "content", or "reasoning_content", ... */
+    const char *bos_token, *eos_token, *pad_token,
+        *unk_token; /* NULL = undefined in the template */
 } rt_template_input;
 
 /* Appends the rendered text to out.  Errors (text kept, for the client): INVALID when the template itself
