@@ -184,9 +184,10 @@ tp_status tp_buf_read_file(tp_buf *out, const char *path, size_t max)
     tp_buf_init(out, max);
     tp_buf_init(&b, max);
     fd = open(path, O_RDONLY | O_CLOEXEC);
-    if (fd < 0)
-        return TP_FAIL(errno == ENOENT || errno == ENOTDIR ? TP_ERR_NOT_FOUND : TP_ERR_IO,
-                       "open %s: %m", path);
+    if (fd < 0) {
+        st = errno == ENOENT || errno == ENOTDIR ? TP_ERR_NOT_FOUND : TP_ERR_IO;
+        return TP_FAIL(st, "open %s: %m", path);
+    }
     if (fstat(fd, &info) != 0)
         info.st_size = 0;
     st = read_all(&b, fd, info.st_size > 0 ? (size_t)info.st_size : 0, path);

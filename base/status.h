@@ -55,7 +55,7 @@ tp_status tp_fail_at(const char *file, int line, tp_status st, const char *fmt, 
 tp_status tp_reject(tp_status st, const char *fmt, ...) TP_PRINTF(2, 3);
 
 /* Both yield the st that they were given, not the function's result: the compiler then sees that the path fails
- * and does not warn about out-parameters that it leaves unset. */
+ * and does not warn about out-parameters that it leaves unset.  st is evaluated twice: give a plain value. */
 /* An operator must know: log at error level, keep the text, yield st. */
 #define TP_FAIL(st, ...) ((void)tp_fail_at(__FILE__, __LINE__, (st), __VA_ARGS__), (st))
 /* A client or caller must know: keep the text, yield st, no log line. */

@@ -104,7 +104,7 @@ int tp_utf8_encode(uint32_t cp, char out[TP_UTF8_MAX_BYTES])
 
 static size_t put_replacement(char *out)
 {
-    memcpy(out, TP_UTF8_REPLACEMENT, 3);
+    memcpy(out, TP_UTF8_REPLACEMENT, 3); // NOLINT(bugprone-not-null-terminated-result)
     return 3;
 }
 
