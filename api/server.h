@@ -16,22 +16,22 @@
 typedef struct api_server api_server;
 
 typedef struct api_options {
-    const char *host; /* address to bind: "127.0.0.1", "0.0.0.0", "::1", a name */
-    int port;         /* 0 = any free one: api_server_port() */
+    const char *host;            /* address to bind: "127.0.0.1", "0.0.0.0", "::1", a name */
+    int port;                    /* 0 = any free one: api_server_port() */
     const char *const *api_keys; /* copied as digests; NULL = no key needed */
     int n_api_keys;
     const char *const *model_names; /* what clients call the model; the first is reported */
     int n_model_names;
-    const char *model_root;         /* "root" of /v1/models: the directory or id as given */
+    const char *model_root;             /* "root" of /v1/models: the directory or id as given */
     const char *const *allowed_origins; /* CORS; NULL = off; "*" = any */
     int n_allowed_origins;
     const char *version;
-    int64_t max_body_bytes;         /* 0 = 8 MiB */
-    int64_t max_output_tokens;      /* cap of max_tokens; 0 = the context */
-    int max_prompts_per_request;    /* 0 = 128 */
-    int max_seqs_per_request;       /* 0 = 256 */
-    int max_connections;            /* 0 = 16384 */
-    bool log_requests;              /* one line per request: never prompts, outputs or keys */
+    int64_t max_body_bytes;      /* 0 = 8 MiB */
+    int64_t max_output_tokens;   /* cap of max_tokens; 0 = the context */
+    int max_prompts_per_request; /* 0 = 128 */
+    int max_seqs_per_request;    /* 0 = 256 */
+    int max_connections;         /* 0 = 16384 */
+    bool log_requests;           /* one line per request: never prompts, outputs or keys */
 } api_options;
 
 /* Starts listening.  IO when the address cannot be had (logged with what to change). */

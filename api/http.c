@@ -1,0 +1,795 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* http.c - the wrapper around libmicrohttpd.
+ *
+ * Life of an exchange: begin() on the first access call (guards, early refusal), body pieces, handle(), then one of
+ *   reply   a response is queued at once
+ *   defer   the connection is suspended; every wake pumps the source until it has called api_reply()
+ *   stream  a chunked response whose reader pumps the source; nothing to send = suspended
+ * and finally over(), which closes the source.
+ *
+ * Suspending: under the watcher's lock, either the wake has already come (then go on) or `suspended` is set and the
+ * connection suspended; the watcher resumes under the same lock and clears it.  So a wake is never lost and nothing is
+ * suspended or resumed twice.
+ *
+ * Guards: libmicrohttpd 0.9.75 lets several ways of request smuggling through (Transfer-Encoding beside Content-Length,
+ * repeated Content-Length or Host, header names with blanks); every such request is refused and its connection closed.
+ */
+#include "api/http.h"
+
+#include <arpa/inet.h>
+#include <errno.h>
+#include <microhttpd.h>
+#include <netdb.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <string.h>
+#include <strings.h>
+#include <unistd.h>
+
+#include "api/errors.h"
+#include "api/watch.h"
+#include "base/arena.h"
+#include "base/clock.h"
+#include "base/hash.h"
+#include "base/log.h"
+#include "base/mem.h"
+
+#define THREADS           2
+#define MEMORY_LIMIT      (32 * 1024) /* of one connection: request line and headers */
+#define HEADERS_MAX       100
+#define CHUNKS_MAX        65536
+#define STREAM_BLOCK      (32 * 1024)
+#define STREAM_BUFFER_MAX (4 * 1024 * 1024)
+#define DRAIN_MAX         (1024 * 1024) /* of a body that was refused */
+#define REQUEST_ID_MAX    128
+
+struct api_http {
+    api_http_options opt;
+    struct MHD_Daemon *daemon;
+    api_watch *watch;
+    int port;
+    atomic_int n_connections, n_open;
+};
+
+/* One client connection; exchanges on it follow one another. */
+typedef struct connection {
+    api_link link; /* first: the watcher hands it back */
+    api_http *http;
+    struct MHD_Connection *mhd;
+    api_exchange *current; /* under the watcher's lock */
+    char peer[64];
+} connection;
+
+typedef enum mode { MODE_NONE, MODE_REPLY, MODE_DEFER, MODE_STREAM } mode;
+
+struct api_exchange {
+    api_http *http;
+    connection *conn;
+    tp_arena arena; /* headers of the answer */
+    char method[16], request_id[REQUEST_ID_MAX + 1];
+    char *path; /* in the arena */
+    tp_buf body, reply, out;
+    size_t refused_bytes;
+    int n_chunks, status;
+    bool refused; /* answered before the body was read */
+    bool queued, ended, done_writing;
+    mode how;
+    const char *content_type; /* in the arena */
+    struct extra_header {
+        const char *name, *value;
+        struct extra_header *next;
+    } * headers;
+    const api_source *source;
+    void *source_ctx, *user;
+    /* under the watcher's lock */
+    bool suspended, woken, idle_due;
+};
+
+/* ---- request accessors ---- */
+
+const char *api_method(const api_exchange *x)
+{
+    return x->method;
+}
+
+const char *api_path(const api_exchange *x)
+{
+    return x->path;
+}
+
+const char *api_header(const api_exchange *x, const char *name)
+{
+    return MHD_lookup_connection_value(x->conn->mhd, MHD_HEADER_KIND, name);
+}
+
+typedef struct header_count {
+    const char *name;
+    int n;
+} header_count;
+
+static enum MHD_Result count_header(void *cls, enum MHD_ValueKind kind, const char *key,
+                                    const char *value)
+{
+    header_count *c = cls;
+
+    (void)kind;
+    (void)value;
+    c->n += strcasecmp(key, c->name) == 0;
+    return MHD_YES;
+}
+
+int api_header_count(const api_exchange *x, const char *name)
+{
+    header_count c = {.name = name};
+
+    MHD_get_connection_values(x->conn->mhd, MHD_HEADER_KIND, count_header, &c);
+    return c.n;
+}
+
+const char *api_body(const api_exchange *x, size_t *len)
+{
+    *len = x->body.len;
+    return tp_buf_str(&x->body);
+}
+
+const char *api_request_id(const api_exchange *x)
+{
+    return x->request_id;
+}
+
+const char *api_peer(const api_exchange *x)
+{
+    return x->conn->peer;
+}
+
+void api_set_user(api_exchange *x, void *user)
+{
+    x->user = user;
+}
+
+void *api_user(const api_exchange *x)
+{
+    return x->user;
+}
+
+/* ---- answers ---- */
+
+static const char *keep(api_exchange *x, const char *s)
+{
+    const char *copy = tp_arena_strndup(&x->arena, s, strlen(s));
+
+    return copy != NULL ? copy : "";
+}
+
+void api_add_header(api_exchange *x, const char *name, const char *value)
+{
+    struct extra_header *h = tp_arena_calloc(&x->arena, 1, sizeof *h);
+
+    if (h == NULL)
+        return;
+    h->name = keep(x, name);
+    h->value = keep(x, value);
+    h->next = x->headers;
+    x->headers = h;
+}
+
+void api_reply(api_exchange *x, int status, const char *content_type, const void *body, size_t len)
+{
+    TP_ASSERT(x->how == MODE_NONE || x->how == MODE_DEFER);
+    x->how = MODE_REPLY;
+    x->status = status;
+    x->content_type = keep(x, content_type);
+    tp_buf_put(&x->reply, body, len);
+}
+
+void api_defer(api_exchange *x, const api_source *source, void *ctx)
+{
+    TP_ASSERT(x->how == MODE_NONE);
+    x->how = MODE_DEFER;
+    x->source = source;
+    x->source_ctx = ctx;
+}
+
+void api_stream(api_exchange *x, const char *content_type, const api_source *source, void *ctx)
+{
+    TP_ASSERT(x->how == MODE_NONE);
+    x->how = MODE_STREAM;
+    x->status = 200;
+    x->content_type = keep(x, content_type);
+    x->source = source;
+    x->source_ctx = ctx;
+}
+
+void api_wake(api_exchange *x)
+{
+    api_watch_wake(x->http->watch, &x->conn->link);
+}
+
+/* ---- suspending and resuming ---- */
+
+/* Watcher thread, its lock held. */
+static void resume(api_link *l, bool idle)
+{
+    connection *c = (connection *)(void *)l;
+    api_exchange *x = c->current;
+
+    if (x == NULL)
+        return;
+    x->woken = true;
+    x->idle_due |= idle;
+    if (x->suspended) {
+        x->suspended = false;
+        MHD_resume_connection(c->mhd);
+    }
+}
+
+/* False when a wake has come meanwhile: pump again instead. */
+static bool suspend(api_exchange *x)
+{
+    api_watch *w = x->http->watch;
+    bool sleep;
+
+    api_watch_lock(w);
+    sleep = !x->woken && !x->conn->link.gone;
+    if (sleep) {
+        x->suspended = true;
+        MHD_suspend_connection(x->conn->mhd);
+    }
+    api_watch_unlock(w);
+    return sleep;
+}
+
+/* Forgets earlier wakes: the pump that follows sees everything that they announced.  False: the peer has gone. */
+static bool clear_wake(api_exchange *x, bool *idle)
+{
+    api_watch *w = x->http->watch;
+    bool gone;
+
+    api_watch_lock(w);
+    gone = x->conn->link.gone;
+    x->woken = false;
+    *idle = x->idle_due;
+    x->idle_due = false;
+    api_watch_unlock(w);
+    return !gone;
+}
+
+static void close_source(api_exchange *x)
+{
+    const api_source *s = x->source;
+
+    x->source = NULL;
+    if (s != NULL)
+        s->close(x->source_ctx);
+}
+
+/* ---- responses ---- */
+
+static void put_headers(const api_exchange *x, struct MHD_Response *r)
+{
+    MHD_add_response_header(r, MHD_HTTP_HEADER_CONTENT_TYPE, x->content_type);
+    MHD_add_response_header(r, "x-request-id", x->request_id);
+    for (const struct extra_header *h = x->headers; h != NULL; h = h->next)
+        MHD_add_response_header(r, h->name, h->value);
+}
+
+static enum MHD_Result queue_reply(api_exchange *x)
+{
+    enum MHD_Result ok;
+    struct MHD_Response *r;
+
+    if (x->reply.failed) {
+        tp_buf_release(&x->reply);
+        x->status = MHD_HTTP_INTERNAL_SERVER_ERROR;
+    }
+    r = MHD_create_response_from_buffer(x->reply.len, x->reply.data, MHD_RESPMEM_MUST_COPY);
+    if (r == NULL)
+        return MHD_NO;
+    put_headers(x, r);
+    ok = MHD_queue_response(x->conn->mhd, (unsigned)x->status, r);
+    MHD_destroy_response(r);
+    x->queued = true;
+    return ok;
+}
+
+/* Fills x->out from the source until there is something to send or nothing to do.  END_OF_STREAM comes once out is
+ * empty; WITH_ERROR when the peer has gone. */
+static ssize_t fill(api_exchange *x)
+{
+    for (;;) {
+        bool idle;
+
+        if (!clear_wake(x, &idle))
+            return MHD_CONTENT_READER_END_WITH_ERROR;
+        if (x->source != NULL && idle && x->source->idle != NULL)
+            x->source->idle(x->source_ctx, &x->out);
+        switch (x->source->pump(x->source_ctx, x, &x->out)) {
+        case API_END: x->ended = true; break;
+        case API_ABORT: return MHD_CONTENT_READER_END_WITH_ERROR;
+        case API_WAIT: break;
+        }
+        if (x->out.failed)
+            return MHD_CONTENT_READER_END_WITH_ERROR;
+        if (x->out.len > 0 || x->ended)
+            return 1;
+        if (suspend(x))
+            return 0;
+    }
+}
+
+static ssize_t read_stream(void *cls, uint64_t pos, char *buf, size_t max)
+{
+    api_exchange *x = cls;
+    size_t n;
+
+    (void)pos;
+    if (x->out.len == 0) {
+        ssize_t got = x->ended ? 1 : fill(x);
+
+        if (got <= 0)
+            return got;
+        if (x->out.len == 0) {
+            x->done_writing = true;
+            return MHD_CONTENT_READER_END_OF_STREAM;
+        }
+    }
+    n = x->out.len < max ? x->out.len : max;
+    memcpy(buf, x->out.data, n);
+    tp_buf_consume(&x->out, n);
+    api_watch_set_quiet(x->http->watch, &x->conn->link, tp_now_ns());
+    return (ssize_t)n;
+}
+
+static enum MHD_Result queue_stream(api_exchange *x)
+{
+    enum MHD_Result ok;
+    struct MHD_Response *r =
+        MHD_create_response_from_callback(MHD_SIZE_UNKNOWN, STREAM_BLOCK, read_stream, x, NULL);
+
+    if (r == NULL)
+        return MHD_NO;
+    put_headers(x, r);
+    MHD_add_response_header(r, "Cache-Control", "no-cache");
+    MHD_add_response_header(r, "X-Accel-Buffering", "no");
+    ok = MHD_queue_response(x->conn->mhd, MHD_HTTP_OK, r);
+    MHD_destroy_response(r);
+    x->queued = true;
+    api_watch_set_quiet(x->http->watch, &x->conn->link, tp_now_ns());
+    return ok;
+}
+
+/* A deferred answer: pump until it has replied. */
+static enum MHD_Result pump_deferred(api_exchange *x)
+{
+    for (;;) {
+        bool idle;
+
+        if (!clear_wake(x, &idle) || x->source->pump(x->source_ctx, x, &x->out) == API_ABORT)
+            return MHD_NO;
+        if (x->how == MODE_REPLY)
+            return queue_reply(x);
+        if (suspend(x))
+            return MHD_YES;
+    }
+}
+
+static enum MHD_Result advance(api_exchange *x)
+{
+    switch (x->how) {
+    case MODE_REPLY: return queue_reply(x);
+    case MODE_DEFER: return pump_deferred(x);
+    case MODE_STREAM: return queue_stream(x);
+    case MODE_NONE: break;
+    }
+    api_reply_error(x, 500, "internal_error", NULL, "The request was not answered.");
+    return queue_reply(x);
+}
+
+/* ---- guards ---- */
+
+typedef struct header_guard {
+    int n, length, encoding, host;
+    bool bad;
+    const char *encoding_value;
+} header_guard;
+
+static bool is_token(const char *s)
+{
+    if (*s == '\0')
+        return false;
+    for (; *s != '\0'; s++)
+        if (strchr("!#$%&'*+-.^_`|~", *s) == NULL && !(*s >= '0' && *s <= '9') &&
+            !(*s >= 'A' && *s <= 'Z') && !(*s >= 'a' && *s <= 'z'))
+            return false;
+    return true;
+}
+
+static enum MHD_Result guard_header(void *cls, enum MHD_ValueKind kind, const char *key,
+                                    size_t key_len, const char *value, size_t value_len)
+{
+    header_guard *g = cls;
+
+    (void)kind;
+    g->n++;
+    if (strlen(key) != key_len || !is_token(key))
+        g->bad = true;
+    for (size_t i = 0; i < value_len; i++)
+        if (((unsigned char)value[i] < 0x20 && value[i] != '\t') || value[i] == 0x7f)
+            g->bad = true;
+    g->length += strcasecmp(key, "Content-Length") == 0;
+    g->host += strcasecmp(key, "Host") == 0;
+    if (strcasecmp(key, "Transfer-Encoding") == 0) {
+        g->encoding++;
+        g->encoding_value = value;
+    }
+    return MHD_YES;
+}
+
+static bool loopback_name(const char *host)
+{
+    static const char *const k_names[] = {"localhost", "127.0.0.1", "[::1]"};
+    size_t len = *host == '[' ? strcspn(host, "]") + 1 : strcspn(host, ":");
+
+    for (size_t i = 0; i < TP_ARRAY_LEN(k_names); i++)
+        if (strlen(k_names[i]) == len && strncasecmp(host, k_names[i], len) == 0)
+            return true;
+    return strncmp(host, "127.", 4) == 0 && strspn(host, "0123456789.") >= len;
+}
+
+/* True and answered when the request must not be served; the connection is then closed. */
+static bool guarded(api_exchange *x, const char *version)
+{
+    header_guard g = {0};
+    bool one_one = strcmp(version, MHD_HTTP_VERSION_1_1) == 0;
+    const char *host = api_header(x, "Host");
+
+    MHD_get_connection_values_n(x->conn->mhd, MHD_HEADER_KIND, guard_header, &g);
+    if (!one_one && strcmp(version, MHD_HTTP_VERSION_1_0) != 0)
+        api_reply_error(x, 505, "invalid_value", NULL, "Only HTTP/1.0 and HTTP/1.1 are served.");
+    else if (g.n > HEADERS_MAX)
+        api_reply_error(x, 431, "invalid_value", NULL, "The request has too many headers.");
+    else if (g.bad || g.length > 1 || g.encoding > 1 || g.host > 1 || (one_one && g.host == 0) ||
+             (g.encoding == 1 &&
+              (g.length > 0 || !one_one || strcasecmp(g.encoding_value, "chunked") != 0)))
+        api_reply_error(x, 400, "invalid_value", NULL,
+                        "The request's headers are ambiguous or ill formed.");
+    else if (x->path[0] != '/' && strcmp(x->path, "*") != 0)
+        api_reply_error(x, 400, "invalid_value", NULL, "The request target must be a path.");
+    else if (x->http->opt.loopback_host_check && host != NULL && !loopback_name(host))
+        api_reply_error(
+            x, 403, "host_not_allowed", NULL,
+            "This server is bound to loopback and answers only to loopback host names.");
+    else
+        return false;
+    api_add_header(x, "Connection", "close");
+    return true;
+}
+
+/* ---- the exchange ---- */
+
+static void choose_request_id(api_exchange *x)
+{
+    const char *given = api_header(x, "x-request-id");
+    uint8_t random[16];
+    size_t len = given != NULL ? strlen(given) : 0;
+
+    if (len > 0 && len <= REQUEST_ID_MAX &&
+        strspn(given, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._:-") ==
+            len) {
+        memcpy(x->request_id, given, len + 1);
+        return;
+    }
+    tp_random_bytes(random, sizeof random);
+    for (size_t i = 0; i < sizeof random; i++)
+        snprintf(x->request_id + 2 * i, 3, "%02x", random[i]);
+}
+
+static api_exchange *begin(api_http *h, struct MHD_Connection *mhd, const char *url,
+                           const char *method)
+{
+    const union MHD_ConnectionInfo *info =
+        MHD_get_connection_info(mhd, MHD_CONNECTION_INFO_SOCKET_CONTEXT);
+    api_exchange *x = tp_calloc(1, sizeof *x);
+
+    if (x == NULL || info == NULL || info->socket_context == NULL) {
+        tp_free(x);
+        return NULL;
+    }
+    x->http = h;
+    x->conn = info->socket_context;
+    x->conn->mhd = mhd;
+    tp_arena_init(&x->arena, 1 << 20);
+    tp_buf_init(&x->body, h->opt.max_body);
+    tp_buf_init(&x->reply, SIZE_MAX);
+    tp_buf_init(&x->out, STREAM_BUFFER_MAX);
+    snprintf(x->method, sizeof x->method, "%s", method);
+    x->path = tp_arena_strndup(&x->arena, url, strlen(url));
+    choose_request_id(x);
+    api_watch_lock(h->watch);
+    x->conn->current = x;
+    x->conn->link.deadline_ns = tp_now_ns() + API_BODY_DEADLINE_NS;
+    api_watch_unlock(h->watch);
+    atomic_fetch_add(&h->n_open, 1);
+    return x;
+}
+
+static void refuse_now(api_exchange *x)
+{
+    x->refused = true;
+    tp_buf_reset(&x->body);
+}
+
+/* First call: headers only.  A refusal is answered after a short body was drained, or at once when it is long. */
+static enum MHD_Result first_call(api_exchange *x, const char *version)
+{
+    const char *length = api_header(x, "Content-Length");
+    unsigned long long announced = 0;
+
+    if (length != NULL && sscanf(length, "%llu", &announced) != 1)
+        announced = 0;
+    if (guarded(x, version)) {
+        refuse_now(x);
+        return queue_reply(x);
+    }
+    if (announced > x->http->opt.max_body) {
+        api_reply_error(x, 413, "request_too_large", NULL,
+                        "The request body is larger than this server accepts (--max-body).");
+        api_add_header(x, "Connection", "close");
+        refuse_now(x);
+    } else if (x->http->opt.refuse(x->http->opt.ctx, x)) {
+        refuse_now(x);
+    }
+    if (x->refused && announced > DRAIN_MAX)
+        return queue_reply(x);
+    return MHD_YES;
+}
+
+static enum MHD_Result take_body(api_exchange *x, const char *data, size_t *size)
+{
+    size_t n = *size;
+
+    *size = 0;
+    if (x->refused) {
+        x->refused_bytes += n;
+        return x->refused_bytes <= DRAIN_MAX ? MHD_YES : MHD_NO;
+    }
+    if (++x->n_chunks > CHUNKS_MAX || x->body.len + n > x->http->opt.max_body) {
+        api_reply_error(x, 413, "request_too_large", NULL,
+                        "The request body is larger than this server accepts (--max-body).");
+        api_add_header(x, "Connection", "close");
+        refuse_now(x);
+        return MHD_YES;
+    }
+    tp_buf_put(&x->body, data, n);
+    return MHD_YES;
+}
+
+static enum MHD_Result access_call(void *cls, struct MHD_Connection *mhd, const char *url,
+                                   const char *method, const char *version, const char *data,
+                                   size_t *size, void **state)
+{
+    api_http *h = cls;
+    api_exchange *x = *state;
+
+    if (x == NULL) {
+        x = begin(h, mhd, url, method);
+        if (x == NULL)
+            return MHD_NO;
+        *state = x;
+        return first_call(x, version);
+    }
+    if (x->queued)
+        return MHD_YES;
+    if (*size > 0)
+        return take_body(x, data, size);
+    if (x->how == MODE_NONE && !x->refused) {
+        api_watch_set_deadline(h->watch, &x->conn->link, 0);
+        if (x->body.failed)
+            api_reply_error(x, 503, "out_of_memory", NULL, "Out of memory for the request body.");
+        else
+            h->opt.handle(h->opt.ctx, x);
+    }
+    return advance(x);
+}
+
+static void over(void *cls, struct MHD_Connection *mhd, void **state,
+                 enum MHD_RequestTerminationCode why)
+{
+    api_http *h = cls;
+    api_exchange *x = *state;
+
+    (void)mhd;
+    (void)why;
+    if (x == NULL)
+        return;
+    api_watch_lock(h->watch);
+    x->conn->current = NULL;
+    x->conn->link.quiet_ns = 0;
+    x->conn->link.deadline_ns = tp_now_ns() + API_IDLE_DEADLINE_NS;
+    api_watch_unlock(h->watch);
+    close_source(x);
+    tp_buf_release(&x->body);
+    tp_buf_release(&x->reply);
+    tp_buf_release(&x->out);
+    tp_arena_release(&x->arena);
+    tp_free(x);
+    *state = NULL;
+    atomic_fetch_sub(&h->n_open, 1);
+}
+
+/* ---- connections ---- */
+
+static void describe_peer(struct MHD_Connection *mhd, char out[64])
+{
+    const union MHD_ConnectionInfo *info =
+        MHD_get_connection_info(mhd, MHD_CONNECTION_INFO_CLIENT_ADDRESS);
+    const struct sockaddr *sa = info != NULL ? info->client_addr : NULL;
+
+    out[0] = '\0';
+    if (sa != NULL && sa->sa_family == AF_INET)
+        inet_ntop(AF_INET, &((const struct sockaddr_in *)(const void *)sa)->sin_addr, out, 64);
+    else if (sa != NULL && sa->sa_family == AF_INET6)
+        inet_ntop(AF_INET6, &((const struct sockaddr_in6 *)(const void *)sa)->sin6_addr, out, 64);
+}
+
+static void on_connection(void *cls, struct MHD_Connection *mhd, void **state,
+                          enum MHD_ConnectionNotificationCode what)
+{
+    api_http *h = cls;
+    connection *c = *state;
+
+    if (what == MHD_CONNECTION_NOTIFY_STARTED) {
+        const union MHD_ConnectionInfo *info =
+            MHD_get_connection_info(mhd, MHD_CONNECTION_INFO_CONNECTION_FD);
+
+        c = tp_calloc(1, sizeof *c);
+        if (c == NULL || info == NULL) {
+            tp_free(c);
+            return; /* begin() refuses requests of a connection without context */
+        }
+        c->http = h;
+        c->mhd = mhd;
+        c->link.fd = info->connect_fd;
+        c->link.resume = resume;
+        c->link.deadline_ns = tp_now_ns() + API_HEADER_DEADLINE_NS;
+        describe_peer(mhd, c->peer);
+        api_watch_add(h->watch, &c->link);
+        atomic_fetch_add(&h->n_connections, 1);
+        *state = c;
+    } else if (c != NULL) {
+        api_watch_remove(h->watch, &c->link);
+        atomic_fetch_sub(&h->n_connections, 1);
+        tp_free(c);
+        *state = NULL;
+    }
+}
+
+/* ---- listening ---- */
+
+static int bind_one(const struct addrinfo *a)
+{
+    int one = 1, fd = socket(a->ai_family, a->ai_socktype | SOCK_CLOEXEC, a->ai_protocol);
+
+    if (fd < 0)
+        return -1;
+    setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof one);
+    if (bind(fd, a->ai_addr, a->ai_addrlen) == 0 && listen(fd, 4096) == 0)
+        return fd;
+    one = errno;
+    close(fd);
+    errno = one;
+    return -1;
+}
+
+static tp_status listen_on(const api_http_options *opt, int *out_fd, int *out_port)
+{
+    struct addrinfo hints = {.ai_socktype = SOCK_STREAM, .ai_flags = AI_PASSIVE}, *list;
+    struct sockaddr_storage bound = {0};
+    socklen_t len = sizeof bound;
+    char port[16];
+    int fd = -1, failure;
+
+    snprintf(port, sizeof port, "%d", opt->port);
+    failure = getaddrinfo(opt->host, port, &hints, &list);
+    if (failure != 0)
+        return TP_FAIL(TP_ERR_IO, "--host %s: %s", opt->host, gai_strerror(failure));
+    for (const struct addrinfo *a = list; a != NULL && fd < 0; a = a->ai_next)
+        fd = bind_one(a);
+    failure = errno;
+    freeaddrinfo(list);
+    if (fd < 0)
+        return TP_FAIL(
+            TP_ERR_IO,
+            "cannot listen on %s port %d: %s; choose another --port, or stop what uses it",
+            opt->host, opt->port, strerror(failure));
+    getsockname(fd, (struct sockaddr *)(void *)&bound, &len);
+    *out_port =
+        ntohs(bound.ss_family == AF_INET6 ? ((struct sockaddr_in6 *)(void *)&bound)->sin6_port
+                                          : ((struct sockaddr_in *)(void *)&bound)->sin_port);
+    *out_fd = fd;
+    return TP_OK;
+}
+
+/* libmicrohttpd must not decode the path: routes compare what was sent. */
+static size_t keep_escapes(void *cls, struct MHD_Connection *mhd, char *s)
+{
+    (void)cls;
+    (void)mhd;
+    return strlen(s);
+}
+
+static void log_mhd(void *cls, const char *fmt, va_list ap)
+{
+    char line[512];
+
+    (void)cls;
+    vsnprintf(line, sizeof line, fmt, ap);
+    tp_debug("http", "%s", line);
+}
+
+tp_status api_http_create(api_http **out, const api_http_options *opt)
+{
+    api_http *h = tp_calloc(1, sizeof *h);
+    int fd = -1;
+    tp_status st;
+
+    if (h == NULL)
+        return TP_FAIL(TP_ERR_NOMEM, "HTTP server");
+    h->opt = *opt;
+    TP_TRY_GOTO(st, listen_on(opt, &fd, &h->port), fail);
+    TP_TRY_GOTO(st, api_watch_create(&h->watch), fail);
+    h->daemon = MHD_start_daemon(
+        MHD_USE_EPOLL_INTERNAL_THREAD | MHD_ALLOW_SUSPEND_RESUME | MHD_USE_ERROR_LOG, 0, NULL, NULL,
+        access_call, h, MHD_OPTION_LISTEN_SOCKET, fd, MHD_OPTION_THREAD_POOL_SIZE,
+        (unsigned)THREADS, MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t)MEMORY_LIMIT,
+        MHD_OPTION_CONNECTION_LIMIT, (unsigned)opt->max_connections, MHD_OPTION_CONNECTION_TIMEOUT,
+        (unsigned)(API_IDLE_DEADLINE_NS / TP_NS_PER_S), MHD_OPTION_NOTIFY_COMPLETED, over, h,
+        MHD_OPTION_NOTIFY_CONNECTION, on_connection, h, MHD_OPTION_UNESCAPE_CALLBACK, keep_escapes,
+        NULL, MHD_OPTION_STRICT_FOR_CLIENT, 1, MHD_OPTION_EXTERNAL_LOGGER, log_mhd, NULL,
+        MHD_OPTION_END);
+    if (h->daemon == NULL) {
+        st = TP_FAIL(TP_ERR_IO, "libmicrohttpd did not start: %s", strerror(errno));
+        close(fd);
+        goto fail;
+    }
+    *out = h;
+    return TP_OK;
+fail:
+    api_http_destroy(h);
+    return st;
+}
+
+int api_http_port(const api_http *h)
+{
+    return h->port;
+}
+
+int api_http_open(const api_http *h)
+{
+    return atomic_load(&h->n_open);
+}
+
+/* Suspended connections must be resumed before libmicrohttpd can stop: their sources then see that they are gone. */
+static void resume_all(api_http *h)
+{
+    for (int tries = 0; tries < 100 && atomic_load(&h->n_open) > 0; tries++) {
+        api_watch_end_all(h->watch);
+        tp_sleep_us(10000);
+    }
+}
+
+void api_http_destroy(api_http *h)
+{
+    if (h == NULL)
+        return;
+    if (h->daemon != NULL) {
+        int fd = MHD_quiesce_daemon(h->daemon);
+
+        if (fd >= 0)
+            close(fd);
+        resume_all(h);
+        MHD_stop_daemon(h->daemon);
+    }
+    api_watch_destroy(h->watch);
+    tp_free(h);
+}

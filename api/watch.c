@@ -1,0 +1,242 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* watch.c - one epoll loop over an eventfd (wake-ups) and the sockets of all connections.
+ *
+ * A socket is only shut down, never closed, here, and only while its link is in the list: the owner takes the link out
+ * before the descriptor is closed, under the same lock.  So no descriptor that was reused is ever touched.
+ */
+#include "api/watch.h"
+
+#include <errno.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/eventfd.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "base/clock.h"
+#include "base/mem.h"
+
+#define TICK_MS    250
+#define EVENTS_MAX 128
+
+struct api_watch {
+    pthread_mutex_t lock;
+    pthread_t thread;
+    bool started, ending;
+    int epoll_fd, event_fd;
+    api_link *links;
+    api_link *wakes; /* stack of links to resume */
+    int64_t next_scan_ns;
+};
+
+static void wake_all(api_watch *w)
+{
+    api_link *list = w->wakes;
+
+    w->wakes = NULL;
+    while (list != NULL) {
+        api_link *l = list;
+
+        list = l->wake_next;
+        l->wake_due = false;
+        l->resume(l, false);
+    }
+}
+
+/* Deadlines and silent streams.  O(connections), a few times a second. */
+static void scan(api_watch *w, int64_t now)
+{
+    for (api_link *l = w->links, *next; l != NULL; l = next) {
+        next = l->next;
+        if (l->deadline_ns != 0 && now >= l->deadline_ns) {
+            l->deadline_ns = 0;
+            shutdown(l->fd, SHUT_RDWR);
+        }
+        if (l->quiet_ns != 0 && now - l->quiet_ns >= API_KEEPALIVE_NS) {
+            l->quiet_ns = now;
+            l->resume(l, true);
+        }
+    }
+}
+
+static bool still_linked(const api_watch *w, const api_link *wanted)
+{
+    for (const api_link *l = w->links; l != NULL; l = l->next)
+        if (l == wanted)
+            return true;
+    return false;
+}
+
+static void *loop(void *arg)
+{
+    api_watch *w = arg;
+    struct epoll_event events[EVENTS_MAX];
+
+    pthread_mutex_lock(&w->lock);
+    while (!w->ending) {
+        int n;
+
+        pthread_mutex_unlock(&w->lock);
+        n = epoll_wait(w->epoll_fd, events, EVENTS_MAX, TICK_MS);
+        pthread_mutex_lock(&w->lock);
+        for (int i = 0; i < n; i++) {
+            api_link *l = events[i].data.ptr;
+
+            if (l == NULL) {
+                uint64_t count;
+
+                (void)!read(w->event_fd, &count, sizeof count);
+            } else if (still_linked(w, l)) {
+                l->gone = true;
+                l->resume(l, false);
+            }
+        }
+        wake_all(w);
+        if (tp_now_ns() >= w->next_scan_ns) {
+            scan(w, tp_now_ns());
+            w->next_scan_ns = tp_now_ns() + TICK_MS * TP_NS_PER_MS;
+        }
+    }
+    pthread_mutex_unlock(&w->lock);
+    return NULL;
+}
+
+tp_status api_watch_create(api_watch **out)
+{
+    struct epoll_event ev = {.events = EPOLLIN, .data.ptr = NULL};
+    api_watch *w = tp_calloc(1, sizeof *w);
+
+    if (w == NULL)
+        return TP_FAIL(TP_ERR_NOMEM, "connection watcher");
+    pthread_mutex_init(&w->lock, NULL);
+    w->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
+    w->event_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    if (w->epoll_fd < 0 || w->event_fd < 0 ||
+        epoll_ctl(w->epoll_fd, EPOLL_CTL_ADD, w->event_fd, &ev) != 0 ||
+        pthread_create(&w->thread, NULL, loop, w) != 0) {
+        tp_status st = TP_FAIL(TP_ERR_IO, "connection watcher: %s", strerror(errno));
+
+        api_watch_destroy(w);
+        return st;
+    }
+    w->started = true;
+    *out = w;
+    return TP_OK;
+}
+
+static void poke(api_watch *w)
+{
+    uint64_t one = 1;
+
+    (void)!write(w->event_fd, &one, sizeof one);
+}
+
+void api_watch_destroy(api_watch *w)
+{
+    if (w == NULL)
+        return;
+    if (w->started) {
+        pthread_mutex_lock(&w->lock);
+        w->ending = true;
+        pthread_mutex_unlock(&w->lock);
+        poke(w);
+        pthread_join(w->thread, NULL);
+    }
+    if (w->event_fd >= 0)
+        close(w->event_fd);
+    if (w->epoll_fd >= 0)
+        close(w->epoll_fd);
+    pthread_mutex_destroy(&w->lock);
+    tp_free(w);
+}
+
+void api_watch_lock(api_watch *w)
+{
+    pthread_mutex_lock(&w->lock);
+}
+
+void api_watch_unlock(api_watch *w)
+{
+    pthread_mutex_unlock(&w->lock);
+}
+
+void api_watch_add(api_watch *w, api_link *l)
+{
+    struct epoll_event ev = {.events = EPOLLRDHUP | EPOLLHUP | EPOLLERR | EPOLLET, .data.ptr = l};
+
+    pthread_mutex_lock(&w->lock);
+    l->prev = NULL;
+    l->next = w->links;
+    if (w->links != NULL)
+        w->links->prev = l;
+    w->links = l;
+    if (epoll_ctl(w->epoll_fd, EPOLL_CTL_ADD, l->fd, &ev) != 0)
+        l->gone = false; /* not watched: libmicrohttpd will still notice on the next write */
+    pthread_mutex_unlock(&w->lock);
+}
+
+void api_watch_remove(api_watch *w, api_link *l)
+{
+    pthread_mutex_lock(&w->lock);
+    epoll_ctl(w->epoll_fd, EPOLL_CTL_DEL, l->fd, NULL);
+    *(l->prev != NULL ? &l->prev->next : &w->links) = l->next;
+    if (l->next != NULL)
+        l->next->prev = l->prev;
+    for (api_link **at = &w->wakes; *at != NULL; at = &(*at)->wake_next) {
+        if (*at == l) {
+            *at = l->wake_next;
+            break;
+        }
+    }
+    pthread_mutex_unlock(&w->lock);
+}
+
+void api_watch_set_deadline(api_watch *w, api_link *l, int64_t deadline_ns)
+{
+    pthread_mutex_lock(&w->lock);
+    l->deadline_ns = deadline_ns;
+    pthread_mutex_unlock(&w->lock);
+}
+
+void api_watch_set_quiet(api_watch *w, api_link *l, int64_t since_ns)
+{
+    pthread_mutex_lock(&w->lock);
+    l->quiet_ns = since_ns;
+    pthread_mutex_unlock(&w->lock);
+}
+
+bool api_watch_gone(api_watch *w, const api_link *l)
+{
+    bool gone;
+
+    pthread_mutex_lock(&w->lock);
+    gone = l->gone;
+    pthread_mutex_unlock(&w->lock);
+    return gone;
+}
+
+void api_watch_end_all(api_watch *w)
+{
+    pthread_mutex_lock(&w->lock);
+    for (api_link *l = w->links; l != NULL; l = l->next) {
+        l->gone = true;
+        l->resume(l, false);
+    }
+    pthread_mutex_unlock(&w->lock);
+}
+
+void api_watch_wake(api_watch *w, api_link *l)
+{
+    bool first;
+
+    pthread_mutex_lock(&w->lock);
+    first = w->wakes == NULL;
+    if (!l->wake_due) {
+        l->wake_due = true;
+        l->wake_next = w->wakes;
+        w->wakes = l;
+    }
+    pthread_mutex_unlock(&w->lock);
+    if (first)
+        poke(w);
+}
