@@ -12,6 +12,7 @@
 #include "api/access.h"
 #include "api/http.h"
 #include "api/server.h"
+#include "base/arena.h"
 
 struct api_server {
     api_http *http;
