@@ -128,7 +128,7 @@ static tp_status wait_all(mpi_group *m, const char *what)
             m->n_requests = 0;
             return TP_OK;
         }
-        if (m->yield)
+        if (m->yield || start != 0)
             sched_yield();
         if (poll % POLLS_A_LOOK != 0)
             continue;

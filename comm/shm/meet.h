@@ -27,8 +27,8 @@ typedef struct comm_bell {
 
 typedef struct comm_patience {
     const _Atomic uint32_t *abort; /* non-zero: give up */
-    int64_t spin_ns;               /* look this long before sleeping */
-    int64_t timeout_ms;            /* 0 = none */
+    int64_t spin_ns;    /* look this long before sleeping; 0 = ranks share cores: yield instead */
+    int64_t timeout_ms; /* 0 = none */
 } comm_patience;
 
 /* word >= target in the order of sequence numbers. */

@@ -46,9 +46,8 @@
 
 #define PAGE        4096u
 #define STAGE_BYTES (128u * 1024) /* larger all-gathers and broadcasts go in pieces */
-#define SPIN_NS                                                                                    \
-    (50 * 1000)       /* a decode step's collective is over by then; a prefill's wait sleeps */
-#define MASK_WORDS 16 /* CPUs 0..1023 */
+#define SPIN_NS     (20 * 1000)   /* about a sleep and a wake-up: never twice the best choice */
+#define MASK_WORDS  16            /* CPUs 0..1023 */
 
 typedef struct shm_seat {
     _Alignas(COMM_LINE) _Atomic uint32_t arrived; /* last call of this rank, for messages */
@@ -420,7 +419,7 @@ static void choose_spin(shm_group *s)
     s->spin_ns = s->base.size <= n_cpus ? SPIN_NS : 0;
     if (s->base.rank == 0)
         tp_debug("comm", "shm: %d ranks on %d cores, waits %s", s->base.size, n_cpus,
-                 s->spin_ns > 0 ? "spin first" : "sleep at once");
+                 s->spin_ns > 0 ? "spin first" : "yield first");
 }
 
 tp_status comm_shm_create(comm_group **out, const comm_world *world, const comm_options *opt)
