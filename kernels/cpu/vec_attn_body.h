@@ -12,18 +12,18 @@
  */
 #define V_PER_GROUP (KERN_CPU_GROUP / VL)
 
-V_INLINE vf v_low(vi w)
+V_INLINE vf v_low(vu w)
 {
-    vi bits = w << 16;
+    vu bits = w << 16;
     vf f;
 
     memcpy(&f, &bits, sizeof f);
     return f;
 }
 
-V_INLINE vf v_high(vi w)
+V_INLINE vf v_high(vu w)
 {
-    vi bits = w & (int32_t)0xffff0000;
+    vu bits = w & 0xffff0000u;
     vf f;
 
     memcpy(&f, &bits, sizeof f);
@@ -53,7 +53,7 @@ V_INLINE void qk_block(float *s, int s_ld, const float *q, int q_ld, const void 
                 vf k0, k1;
 
                 if (type == KERN_DTYPE_BF16) {
-                    vi w = v_word((const uint16_t *)k[g] + d * KERN_CPU_GROUP + 2 * v * VL);
+                    vu w = v_word((const uint16_t *)k[g] + d * KERN_CPU_GROUP + 2 * v * VL);
 
                     k0 = v_low(w);
                     k1 = v_high(w);

@@ -14,7 +14,7 @@
 #define PV_D      4
 
 typedef float vf __attribute__((vector_size(32)));
-typedef int32_t vi __attribute__((vector_size(32)));
+typedef uint32_t vu __attribute__((vector_size(32)));
 
 static inline vf v_fma(vf a, vf b, vf c)
 {
@@ -85,9 +85,9 @@ static inline vf v_load_f16(const uint16_t *p)
     return (vf)_mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)(const void *)p));
 }
 
-static inline vi v_word(const uint16_t *p)
+static inline vu v_word(const uint16_t *p)
 {
-    vi v;
+    vu v;
 
     memcpy(&v, p, sizeof v);
     return v;

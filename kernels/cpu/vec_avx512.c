@@ -14,7 +14,7 @@
 #define PV_D      4
 
 typedef float vf __attribute__((vector_size(64)));
-typedef int32_t vi __attribute__((vector_size(64)));
+typedef uint32_t vu __attribute__((vector_size(64)));
 
 static inline vf v_fma(vf a, vf b, vf c)
 {
@@ -78,9 +78,9 @@ static inline vf v_load_f16(const uint16_t *p)
     return (vf)_mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)(const void *)p));
 }
 
-static inline vi v_word(const uint16_t *p)
+static inline vu v_word(const uint16_t *p)
 {
-    vi v;
+    vu v;
 
     memcpy(&v, p, sizeof v);
     return v;

@@ -3,7 +3,7 @@
  *
  * Included once by each vec_<isa>.c after it has defined:
  *   VL                        lanes: 4, 8 or 16
- *   vf, vi                    GCC vectors of VL floats, VL int32_t; + - * / are the language's
+ *   vf, vu                    GCC vectors of VL floats, VL uint32_t; + - * / are the language's
  *   v_fma(a, b, c)            a * b + c (one rounding where the machine has it)
  *   v_max(a, b), v_min(a, b)  b when either is NaN
  *   v_zero_below(x, a, lim)   x, but 0 where a < lim
@@ -85,7 +85,7 @@ V_INLINE vf v_exp(vf x)
     vf n = t - magic;
     vf r = v_fma(n, v_set1(-0.693359375f), xc);
     vf p, scale;
-    vi bits;
+    vu bits;
 
     r = v_fma(n, v_set1(2.12194440e-4f), r);
     p = v_set1(1.9875691500e-4f);
@@ -96,7 +96,7 @@ V_INLINE vf v_exp(vf x)
     p = v_fma(p, r, v_set1(5.0000001201e-1f));
     p = v_fma(p, r * r, r) + v_set1(1.0f);
     memcpy(&bits, &t, sizeof bits);
-    bits = (bits << 23) + 0x3f800000;
+    bits = (bits << 23) + 0x3f800000u;
     memcpy(&scale, &bits, sizeof scale);
     return v_zero_below(p * scale, x, -87.33f);
 }

@@ -14,7 +14,8 @@
 #define PV_D      4
 
 typedef float vf __attribute__((vector_size(16)));
-typedef int32_t vi __attribute__((vector_size(16)));
+typedef int32_t vi __attribute__((vector_size(16))); /* what comparing gives: 0 or -1 */
+typedef uint32_t vu __attribute__((vector_size(16)));
 
 static inline vf v_fma(vf a, vf b, vf c)
 {
@@ -75,8 +76,8 @@ static inline void v_store_f16(uint16_t *p, vf v)
 
 static inline vf v_load_bf16(const uint16_t *p)
 {
-    vi bits = {(int32_t)((uint32_t)p[0] << 16), (int32_t)((uint32_t)p[1] << 16),
-               (int32_t)((uint32_t)p[2] << 16), (int32_t)((uint32_t)p[3] << 16)};
+    vu bits = {(uint32_t)p[0] << 16, (uint32_t)p[1] << 16, (uint32_t)p[2] << 16,
+               (uint32_t)p[3] << 16};
     vf v;
 
     memcpy(&v, &bits, sizeof v);
@@ -89,9 +90,9 @@ static inline vf v_load_f16(const uint16_t *p)
                 kern_f16_to_f32(p[3])};
 }
 
-static inline vi v_word(const uint16_t *p)
+static inline vu v_word(const uint16_t *p)
 {
-    vi v;
+    vu v;
 
     memcpy(&v, p, sizeof v);
     return v;
