@@ -102,7 +102,8 @@ tp_status rt_shard_plan(rt_shard *out, const rt_config *c, int n_ranks, int rank
     rt_shard s = {.rank = rank, .n_ranks = n_ranks};
 
     if (n_ranks < 1 || n_ranks > TP_SEG_MAX)
-        return TP_FAIL(TP_ERR_INVALID, "%d ranks: expected 1 to %d", n_ranks, TP_SEG_MAX);
+        return TP_FAIL(TP_ERR_INVALID, "%d ranks: tensor parallelism works with 1 to %d", n_ranks,
+                       TP_SEG_MAX);
     TP_ASSERT(rank >= 0 && rank < n_ranks);
     s.n_seg = tp_seg_count(n_ranks);
     cut_heads(&s, c);
