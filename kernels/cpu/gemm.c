@@ -88,8 +88,10 @@ static gemm_fetch fetch_rate(int64_t t, int64_t n)
     if (n == 1)
         return GEMM_FETCH_FULL;
     if (n < 4)
-        return t >= n - 2 ? GEMM_FETCH_HALF : GEMM_FETCH_NONE;
-    return t >= n - 4 ? GEMM_FETCH_QUARTER : GEMM_FETCH_NONE;
+        return n == 2 || t == 1 ? GEMM_FETCH_HALF : GEMM_FETCH_QUARTER;
+    if (n < 8)
+        return t < 4 ? GEMM_FETCH_QUARTER : GEMM_FETCH_NONE;
+    return t < 8 && t % 2 == 0 ? GEMM_FETCH_QUARTER : GEMM_FETCH_NONE;
 }
 
 /* Chunks [c0, c1) of a panel for rows [r0, r0 + rows); *fetch walks through the next group. */
@@ -246,7 +248,7 @@ tp_status kern_cpu_gemm(kern_backend *be, const kern_gemm_args *a)
     job.kn = kern_cpu_gemm_kernels(kern_cpu_of(be)->isa, w->desc.dtype);
     job.a_stride = (size_t)w->desc.k * kern_dtype_bytes(kern_act_dtype(w->desc.dtype));
     tiles = (a->m + job.kn->mr - 1) / job.kn->mr;
-    kern_cpu_gemm_plan(&job.plan, a, job.kn, tiles == 1);
+    kern_cpu_gemm_plan(&job.plan, a, job.kn);
     cut_rows(&job, be->n_threads);
     run_job(&job, (uint8_t *)scratch, kern_cpu_team(be, (int64_t)w->bytes * tiles, TEAM_WORK_MIN));
     return TP_OK;

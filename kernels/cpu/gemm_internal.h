@@ -16,8 +16,9 @@
 
 #include "kernels/cpu/cpu_internal.h"
 
-#define GEMM_NR     64 /* output columns of a panel */
-#define GEMM_MR_MAX 32 /* rows that a micro-kernel may take at once */
+#define GEMM_NR     64     /* output columns of a panel */
+#define GEMM_MR_MAX 32     /* rows that a micro-kernel may take at once */
+#define GEMM_K_MAX  131072 /* longest k that a packed weight may have */
 #define GEMM_SLACK                                                                                 \
     8192 /* readable bytes after the last panel: tiles read past the end, times zero */
 

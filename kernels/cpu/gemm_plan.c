@@ -4,6 +4,9 @@
 
 #include <string.h>
 
+#define LONG_CHUNKS                                                                                \
+    (GEMM_CHUNKS_MAX - TP_SEG_MAX) /* chunks that are as long as they may be, at most */
+
 static int64_t round_up(int64_t x, int64_t to)
 {
     return (x + to - 1) / to * to;
@@ -55,12 +58,24 @@ static void place_activations(gemm_plan *p, kern_dtype w_dtype, bool packed)
     }
 }
 
-void kern_cpu_gemm_plan(gemm_plan *p, const kern_gemm_args *a, const gemm_kernels *kn,
-                        bool one_group)
+/* Longest chunk, by how many tiles of rows will pass over it. */
+static int64_t chunk_max(const kern_gemm_args *a, const gemm_kernels *kn)
+{
+    kern_dtype t = a->w->desc.dtype;
+    int64_t tiles = (a->m + kn->mr - 1) / kn->mr;
+    int64_t bytes = tiles <= 3 ? GEMM_BLOCK_L1 : GEMM_BLOCK_L2;
+    int64_t k = bytes / (int64_t)gemm_line_bytes(t) * gemm_line_k(t), least;
+
+    if (tiles == 1) /* nothing is used twice */
+        return GEMM_K_MAX;
+    least = (a->w->desc.k + LONG_CHUNKS - 1) / LONG_CHUNKS;
+    return round_up(k > least ? k : least, kn->k_step);
+}
+
+void kern_cpu_gemm_plan(gemm_plan *p, const kern_gemm_args *a, const gemm_kernels *kn)
 {
     const kern_weight_desc *d = &a->w->desc;
-    int64_t block_k = GEMM_BLOCK_BYTES / (int64_t)gemm_line_bytes(d->dtype) * gemm_line_k(d->dtype);
-    int64_t k_max = round_up(d->k / 128 > block_k ? d->k / 128 : block_k, kn->k_step);
+    int64_t k_max = chunk_max(a, kn);
     kern_ksplit whole = {.seg_first = 0, .n_seg = 1};
     const kern_ksplit *s = a->split != NULL ? a->split : &whole;
     tp_seg_node stack[GEMM_SLOTS_MAX];
@@ -74,11 +89,7 @@ void kern_cpu_gemm_plan(gemm_plan *p, const kern_gemm_args *a, const gemm_kernel
         int first = p->n_chunks, slot = depth;
 
         TP_ASSERT(depth < GEMM_SLOTS_MAX);
-        add_segment(p, k0, k1,
-                    repair      ? GEMM_REPAIR_K
-                    : one_group ? INT64_MAX / 2
-                                : k_max,
-                    kn->k_step);
+        add_segment(p, k0, k1, repair && k_max > GEMM_REPAIR_K ? GEMM_REPAIR_K : k_max, kn->k_step);
         stack[depth++] = (tp_seg_node){.first = (int16_t)(s->seg_first + i), .len = 1};
         p->n_slots = depth > p->n_slots ? depth : p->n_slots;
         while (depth >= 2 && tp_seg_siblings(stack[depth - 2], stack[depth - 1], &stack[depth - 2]))
@@ -89,7 +100,7 @@ void kern_cpu_gemm_plan(gemm_plan *p, const kern_gemm_args *a, const gemm_kernel
         k0 = k1;
     }
     p->n_roots = depth;
-    group_chunks(p, one_group ? INT64_MAX : k_max);
+    group_chunks(p, k_max);
     place_activations(p, d->dtype, kn->pack_a);
 }
 

@@ -2,8 +2,9 @@
 /* gemm_plan.h - how one matrix product walks along k.
  *
  * k is cut into chunks.  A chunk lies in one segment (the whole of k where there is no split) and is the rest of it,
- * or is short enough that a group of chunks of one panel stays in the L2 cache while all rows pass.  Partial sums
- * live in a stack of slots; the last chunk of a segment says how many joins follow (base/segtree.h), so that after
+ * or is short enough that a group of chunks of one panel stays in a cache while all rows pass: in L1 for two or three
+ * tiles of rows, because lines that are on their way from memory and misses of L1 compete for the same buffers of
+ * the core (measured: 1.5 times at M = 16), and in L2 for more, where there is time enough.  Partial sums live in a stack of slots; the last chunk of a segment says how many joins follow (base/segtree.h), so that after
  * the last chunk slot i holds root i.
  *
  * Plain data on the caller's stack: nothing is allocated.
@@ -13,11 +14,12 @@
 
 #include "kernels/cpu/gemm_internal.h"
 
-#define GEMM_CHUNKS_MAX   192                    /* 64 segments and the cuts of a k of 128 blocks */
+#define GEMM_CHUNKS_MAX   (TP_SEG_MAX + GEMM_K_MAX / GEMM_REPAIR_K)
 #define GEMM_SLOTS_MAX    (TP_SEG_ROOTS_MAX + 1) /* the roots and the segment on top */
-#define GEMM_BLOCK_BYTES  (256 * 1024)           /* of one panel that stay in L2 */
-#define GEMM_REPAIR_K     512                    /* longest chunk whose pairs are made anew */
-#define GEMM_A_TILE_K     32                     /* columns of an activation tile in tile order */
+#define GEMM_BLOCK_L1     (28 * 1024)  /* of one panel, to stay in L1 while a few tiles pass */
+#define GEMM_BLOCK_L2     (256 * 1024) /* and in L2 while many do */
+#define GEMM_REPAIR_K     512          /* longest chunk whose pairs are made anew */
+#define GEMM_A_TILE_K     32           /* columns of an activation tile in tile order */
 #define GEMM_A_TILE_ROWS  16
 #define GEMM_A_TILE_BYTES 1024
 
@@ -37,9 +39,7 @@ typedef struct gemm_plan {
     gemm_chunk chunks[GEMM_CHUNKS_MAX];
 } gemm_plan;
 
-/* `one_group`: all rows pass at once, so nothing need stay in a cache. */
-void kern_cpu_gemm_plan(gemm_plan *p, const kern_gemm_args *a, const gemm_kernels *kn,
-                        bool one_group);
+void kern_cpu_gemm_plan(gemm_plan *p, const kern_gemm_args *a, const gemm_kernels *kn);
 /* Bytes of the activations of m rows in tile order, at most. */
 size_t kern_cpu_gemm_packed_bytes(int64_t m, int64_t k);
 /* Copies rows [16 * row_tile, + 16) of the activations into tile order; rows and columns that are missing become

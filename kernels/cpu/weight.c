@@ -53,6 +53,9 @@ tp_status kern_cpu_weight_create(kern_backend *be, const kern_weight_desc *d, ke
     kern_weight *w;
 
     TP_TRY(kern_check_weight_desc(d));
+    if (d->layout == KERN_LAYOUT_PACKED && d->k > GEMM_K_MAX)
+        return TP_FAIL(TP_ERR_UNSUPPORTED, "weight [%lld, %lld]: at most %d columns are supported",
+                       (long long)d->n, (long long)d->k, GEMM_K_MAX);
     w = tp_calloc(1, sizeof *w);
     if (w == NULL)
         return TP_FAIL(TP_ERR_NOMEM, "weight [%lld, %lld]: no memory for its head", (long long)d->n,

@@ -15,19 +15,21 @@ typedef uint64_t lanes __attribute__((vector_size(16)));
 
 static uint64_t read_block(const uint8_t *p, int64_t bytes)
 {
-    lanes sum[8] = {{0}};
+    lanes sum[4] = {{0}};
 
-    for (int64_t i = 0; i + 128 <= bytes; i += 128) {
-        lanes v[8];
+    for (int64_t i = 0; i + 256 <= bytes; i += 256) {
+#pragma GCC unroll 4
+        for (int j = 0; j < 4; j++)
+            __builtin_prefetch(p + i + 4096 + 64 * j);
+#pragma GCC unroll 16
+        for (int j = 0; j < 16; j++) {
+            lanes v;
 
-        __builtin_prefetch(p + i + 4096, 0, 2);
-        __builtin_prefetch(p + i + 4160, 0, 2);
-        memcpy(v, p + i, sizeof v);
-        for (int j = 0; j < 8; j++)
-            sum[j] += v[j];
+            memcpy(&v, p + i + 16 * j, sizeof v);
+            sum[j % 4] += v;
+        }
     }
-    for (int j = 1; j < 8; j++)
-        sum[0] += sum[j];
+    sum[0] += sum[1] + sum[2] + sum[3];
     return sum[0][0] + sum[0][1];
 }
 

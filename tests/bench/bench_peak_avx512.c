@@ -38,7 +38,7 @@ double bench_dot_avx512(int64_t n)
 
 #pragma GCC unroll 24
     for (int i = 0; i < SUMS; i++)
-        acc[i] = _mm512_setzero_ps();
+        acc[i] = _mm512_set1_ps((float)i); /* all different, or the compiler keeps one */
     for (int64_t r = 0; r < n; r++) {
 #pragma GCC unroll 24
         for (int i = 0; i < SUMS; i++)
