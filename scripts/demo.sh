@@ -23,17 +23,23 @@ alive() {
     kill -0 "$1" 2>/dev/null
 }
 
-# Ends mpirun; it passes the signal on and gives the ranks time to finish running requests.
-end() {
-    kill -TERM "$1" 2>/dev/null || return 0
-    left=400
+# Waits up to $2 tenths of a second for process $1 to end.
+gone_within() {
+    left=$2
     while alive "$1" && [ "$left" -gt 0 ]; do
         sleep 0.1
         left=$((left - 1))
     done
-    if alive "$1"; then
-        kill -KILL "$1" 2>/dev/null || true
-    fi
+    ! alive "$1"
+}
+
+# mpirun forwards SIGUSR1, which lets the server finish running requests; it answers SIGTERM by killing the ranks.
+end() {
+    kill -USR1 "$1" 2>/dev/null || return 0
+    gone_within "$1" 350 && return 0
+    kill -TERM "$1" 2>/dev/null || return 0
+    gone_within "$1" 100 && return 0
+    kill -KILL "$1" 2>/dev/null || true
 }
 
 stop() {
@@ -83,9 +89,8 @@ start() {
     if [ "$(id -u)" -eq 0 ]; then
         export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1
     fi
-    # The server binds its threads itself; ranks may share cores on a small machine; the ranks get time to drain.
-    set -- mpirun --oversubscribe --bind-to none --mca odls_base_sigkill_timeout 35 -np "$np" \
-        "$binary" --model "$model" --port "$port"
+    # The server binds its threads itself; ranks may share cores on a small machine.
+    set -- mpirun --oversubscribe --bind-to none -np "$np" "$binary" --model "$model" --port "$port"
     # shellcheck disable=SC2086
     [ -z "${DEMO_ARGS:-}" ] || set -- "$@" $DEMO_ARGS
     echo "starting: mpirun -np $np $binary --model $model --port $port ${DEMO_ARGS:-}"
@@ -97,7 +102,7 @@ start() {
         setsid "$@" </dev/null &
     fi
     pid=$!
-    trap 'trap - INT TERM HUP; echo; echo "demo: ending"; end "$pid"; exit 0' INT TERM HUP
+    trap 'trap "kill -TERM $pid" INT TERM HUP; echo; echo "demo: ending"; end "$pid"; exit 0' INT TERM HUP
 
     left=$((ready_seconds * 5))
     while [ "$(http_code /ready)" != 200 ]; do
