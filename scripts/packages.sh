@@ -3,6 +3,7 @@
 # packages.sh COMMAND - installs the Debian packages that a command of ./run needs and that are missing.
 set -eu
 
+# One word list per command; python3 is in "lint" because CMake looks for it when tests are built.
 build="make gcc libc6-dev cmake ninja-build pkg-config
     libopenmpi-dev openmpi-bin libmicrohttpd-dev libcjson-dev libpcre2-dev libutf8proc-dev
     libsodium-dev libhwloc-dev libyaml-dev libcurl4-openssl-dev"

@@ -32,6 +32,17 @@ banner() {
     echo "== $*"
 }
 
+make_venv() {
+    stamp=$venv/requirements.stamp
+    if cmp -s tests/requirements.txt "$stamp"; then
+        return 0
+    fi
+    banner "Python packages of tests/requirements.txt"
+    python3 -m venv "$venv" &&
+        "$venv/bin/pip" install -q --disable-pip-version-check -r tests/requirements.txt &&
+        cp tests/requirements.txt "$stamp"
+}
+
 configure_and_build() {
     dir=$1
     shift
@@ -53,17 +64,6 @@ c_tests() {
     ctest --test-dir "$dir" -j "$(nproc)" --output-on-failure --test-output-size-passed 100000 \
         --output-junit "$PWD/$results/ctest-$name.xml" ${TESTS:+-R "$TESTS"} |
         grep -v '^ *Start '
-}
-
-make_venv() {
-    stamp=$venv/requirements.stamp
-    if cmp -s tests/requirements.txt "$stamp"; then
-        return 0
-    fi
-    banner "Python packages of tests/requirements.txt"
-    python3 -m venv "$venv" &&
-        "$venv/bin/pip" install -q --disable-pip-version-check -r tests/requirements.txt &&
-        cp tests/requirements.txt "$stamp"
 }
 
 e2e_dirs() {
@@ -95,22 +95,19 @@ e2e() {
     esac
 }
 
+make_venv || {
+    echo "the Python packages could not be installed: the tests that need them fail or are skipped"
+    note venv failed 1
+}
 wants release && c_tests release build -DCMAKE_BUILD_TYPE=Release
 wants asan && c_tests asan build-asan -DCMAKE_BUILD_TYPE=Debug -DTPSERVE_SANITIZE=address,undefined
 
-if wants e2e || wants e2e-asan; then
-    if make_venv; then
-        wants e2e && e2e release build
-        if wants e2e-asan; then
-            export ASAN_OPTIONS=allocator_may_return_null=1:fast_unwind_on_malloc=0
-            export LSAN_OPTIONS=print_suppressions=0:suppressions=$PWD/tests/harness/lsan.supp
-            export UBSAN_OPTIONS=print_stacktrace=1:halt_on_error=1
-            e2e asan build-asan -m sanitizer
-        fi
-    else
-        echo "the Python packages could not be installed"
-        note venv failed 1
-    fi
+wants e2e && e2e release build
+if wants e2e-asan; then
+    export ASAN_OPTIONS=allocator_may_return_null=1:fast_unwind_on_malloc=0
+    export LSAN_OPTIONS=print_suppressions=0:suppressions=$PWD/tests/harness/lsan.supp
+    export UBSAN_OPTIONS=print_stacktrace=1:halt_on_error=1
+    e2e asan build-asan -m sanitizer
 fi
 
 if wants lint; then
