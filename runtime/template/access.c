@@ -305,8 +305,9 @@ tp_status rt_tmpl_slice(rt_render *r, rt_val obj, const rt_val bounds[3], rt_val
         rt_range *range;
 
         TP_TRY(rt_tmpl_alloc(r, sizeof *range, &range));
-        *range = (rt_range){obj.u.range->start + sp.start * obj.u.range->step,
-                            obj.u.range->step * sp.step, sp.n};
+        *range = (rt_range){
+            obj.u.range->start + sp.start * obj.u.range->step, obj.u.range->step * sp.step, sp.n,
+            obj.u.range->start + (sp.start + (int64_t)sp.n * sp.step) * obj.u.range->step};
         *out = (rt_val){.kind = RT_RANGE, .u.range = range};
         return TP_OK;
     }

@@ -74,7 +74,7 @@ typedef enum rt_node_kind {
     /* statements, chained by next */
     RT_N_TEXT,  /* value = string */
     RT_N_PRINT, /* a */
-    RT_N_IF,    /* a = condition, b = body, c = else branch (a chain, or one IF for elif) */
+    RT_N_IF, /* a = condition, b = body, c = else branch (a chain, or the IF of an elif; flag: is one) */
     RT_N_FOR, /* a = target, b = iterable, c = body, d = else, e = filter; flag: body may be captured */
     RT_N_SET,        /* a = target, b = value */
     RT_N_SET_BLOCK,  /* a = target, b = filter or NULL, c = body */
@@ -98,6 +98,12 @@ typedef struct rt_attr {
     int loop_field;                   /* RT_LOOP_*, 0 = none */
 } rt_attr;
 
+/* Variables, as symbols. */
+typedef struct rt_syms {
+    const int *at;
+    int n;
+} rt_syms;
+
 typedef struct rt_node {
     rt_node_kind kind;
     int line;
@@ -110,11 +116,14 @@ typedef struct rt_node {
     const rt_attr *attr;
     const rt_builtin *builtin; /* NULL when the name is unknown: an error once it is reached */
     rt_val value;
+    rt_syms owned,
+        owned_else; /* what a body (FOR: and its else) hides before it sets it: see scopes.c */
 } rt_node;
 
 typedef struct rt_ast {
     tp_arena arena; /* nodes, literals, names */
     rt_node *body;
+    rt_syms owned;              /* of the template itself */
     rt_str **symbols;           /* interned variable names */
     const rt_builtin **globals; /* per symbol: the function of that name, or NULL */
     int n_symbols, cap_symbols;
@@ -122,6 +131,8 @@ typedef struct rt_ast {
 
 /* Errors as rt_template_compile. */
 TP_MUST_USE tp_status rt_tmpl_parse(rt_ast *ast, const char *src, size_t n);
+/* Fills in the owned names of all scopes.  Errors: LIMIT, NOMEM. */
+TP_MUST_USE tp_status rt_tmpl_find_scopes(rt_ast *ast);
 int rt_ast_symbol(const rt_ast *ast, const char *name); /* -1 when the template never uses it */
 
 /* ---- tables of builtins; NULL when unknown ---- */

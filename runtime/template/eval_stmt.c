@@ -35,6 +35,17 @@ tp_status rt_tmpl_bind(rt_render *r, rt_scope *sc, int sym, rt_val v)
     return TP_OK;
 }
 
+static tp_status hide_owned(rt_render *r, rt_scope *sc, const rt_syms *owned)
+{
+    for (int i = 0; i < owned->n; i++) {
+        rt_val v;
+
+        TP_TRY(rt_tmpl_make_undefined(r, r->ast->symbols[owned->at[i]], NULL, false, &v));
+        TP_TRY(rt_tmpl_bind(r, sc, owned->at[i], v));
+    }
+    return TP_OK;
+}
+
 /* Empties a scope that nothing refers to any more. */
 static void recycle(rt_render *r, rt_scope *sc)
 {
@@ -132,6 +143,7 @@ static tp_status run_loop(rt_render *r, rt_scope *sc, const rt_node *e, rt_loop 
             TP_TRY(rt_tmpl_alloc(r, sizeof *body, &body));
             *body = (rt_scope){.parent = sc};
         }
+        TP_TRY(hide_owned(r, body, &e->owned));
         if (loop_sym >= 0)
             TP_TRY(rt_tmpl_bind(r, body, loop_sym, (rt_val){.kind = RT_LOOP, .u.loop = l}));
         TP_TRY(rt_tmpl_assign(r, body, e->a, rt_loop_at(l, l->pos)));
@@ -154,8 +166,10 @@ static tp_status exec_for(rt_render *r, rt_scope *sc, const rt_node *e)
     TP_TRY(rt_tmpl_alloc(r, sizeof *l, &l));
     *l = (rt_loop){.depth = r->loops + 1};
     TP_TRY(loop_items(r, sc, e, l));
-    if (l->n == 0)
-        return e->d != NULL ? rt_tmpl_exec(r, &other, e->d) : TP_OK;
+    if (l->n == 0) {
+        TP_TRY(hide_owned(r, &other, &e->owned_else));
+        return rt_tmpl_exec(r, &other, e->d);
+    }
     r->loops++;
     TP_TRY(run_loop(r, sc, e, l, rt_ast_symbol(r->ast, "loop")));
     r->loops--;
@@ -266,6 +280,7 @@ tp_status rt_tmpl_call_macro(rt_render *r, const rt_macro *m, const rt_args *a, 
     r->calls++;
     TP_TRY(rt_tmpl_alloc(r, sizeof *sc, &sc));
     *sc = (rt_scope){.parent = m->scope};
+    TP_TRY(hide_owned(r, sc, &m->node->owned));
     TP_TRY(bind_params(r, sc, m->node, a));
     TP_TRY(bind_rest(r, sc, m->node, a));
     if (m->node->op & RT_MACRO_CALLER) {
@@ -298,21 +313,21 @@ static tp_status exec_call_block(rt_render *r, rt_scope *sc, const rt_node *e)
 
 /* ---- blocks ---- */
 
-static tp_status new_scope(rt_render *r, rt_scope *parent, rt_scope **out)
+static tp_status new_scope(rt_render *r, rt_scope *parent, const rt_node *e, rt_scope **out)
 {
     TP_TRY(rt_tmpl_alloc(r, sizeof **out, out));
     **out = (rt_scope){.parent = parent};
-    return TP_OK;
+    return hide_owned(r, *out, &e->owned);
 }
 
 /* Runs a body in a scope of its own and keeps its text. */
-static tp_status capture(rt_render *r, rt_scope *sc, const rt_node *body, rt_val *out)
+static tp_status capture(rt_render *r, rt_scope *sc, const rt_node *e, rt_val *out)
 {
     size_t mark = rt_out_mark(r);
     rt_scope *inner;
 
-    TP_TRY(new_scope(r, sc, &inner));
-    TP_TRY(rt_tmpl_exec(r, inner, body));
+    TP_TRY(new_scope(r, sc, e, &inner));
+    TP_TRY(rt_tmpl_exec(r, inner, e->c));
     return rt_out_cut(r, mark, out);
 }
 
@@ -320,7 +335,7 @@ static tp_status exec_set_block(rt_render *r, rt_scope *sc, const rt_node *e)
 {
     rt_val v;
 
-    TP_TRY(capture(r, sc, e->c, &v));
+    TP_TRY(capture(r, sc, e, &v));
     if (e->b != NULL)
         TP_TRY(rt_tmpl_apply_filter(r, sc, e->b, v, &v));
     return rt_tmpl_assign(r, sc, e->a, v);
@@ -330,7 +345,7 @@ static tp_status exec_filter_block(rt_render *r, rt_scope *sc, const rt_node *e)
 {
     rt_val v;
 
-    TP_TRY(capture(r, sc, e->c, &v));
+    TP_TRY(capture(r, sc, e, &v));
     TP_TRY(rt_tmpl_apply_filter(r, sc, e->b, v, &v));
     return rt_out_value(r, v);
 }
@@ -339,7 +354,7 @@ static tp_status exec_with(rt_render *r, rt_scope *sc, const rt_node *e)
 {
     rt_scope *inner;
 
-    TP_TRY(new_scope(r, sc, &inner));
+    TP_TRY(new_scope(r, sc, e, &inner));
     for (const rt_node *s = e->a; s != NULL; s = s->next) {
         rt_val v;
 
@@ -367,7 +382,7 @@ static tp_status exec_node(rt_render *r, rt_scope *sc, const rt_node *e)
     case RT_N_CALL_BLOCK: return exec_call_block(r, sc, e);
     case RT_N_FILTER_BLOCK: return exec_filter_block(r, sc, e);
     case RT_N_WITH: return exec_with(r, sc, e);
-    case RT_N_SCOPE: TP_TRY(new_scope(r, sc, &inner)); return rt_tmpl_exec(r, inner, e->c);
+    case RT_N_SCOPE: TP_TRY(new_scope(r, sc, e, &inner)); return rt_tmpl_exec(r, inner, e->c);
     case RT_N_BREAK: r->flow = RT_FLOW_BREAK; return TP_OK;
     case RT_N_CONTINUE: r->flow = RT_FLOW_CONTINUE; return TP_OK;
     default: return rt_tmpl_error(r, "this cannot stand as a statement");

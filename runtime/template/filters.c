@@ -152,8 +152,9 @@ FILTER(f_truncate)
     int64_t length, leeway;
     rt_str *s, *end = &(rt_str){.s = "...", .n = 3, .n_chars = 3};
     rt_val head, parts;
+    size_t n;
 
-    TP_TRY(rt_arg_str(r, in, &s));
+    TP_TRY(rt_val_length(r, in, &n));
     TP_TRY(rt_arg_int(r, a->v[0], 255, &length));
     TP_TRY(rt_arg_int(r, a->v[3].kind == RT_NONE ? (rt_val){.kind = RT_MISSING} : a->v[3], 5,
                       &leeway));
@@ -161,10 +162,11 @@ FILTER(f_truncate)
         TP_TRY(rt_arg_str(r, a->v[2], &end));
     if (length < (int64_t)rt_str_chars(end) || leeway < 0)
         return rt_tmpl_error(r, "truncate: the length is at least that of the end text");
-    if ((int64_t)rt_str_chars(s) - leeway <= length) {
+    if ((int64_t)n - leeway <= length) {
         *out = in;
         return TP_OK;
     }
+    TP_TRY(rt_arg_str(r, in, &s));
     length -= (int64_t)rt_str_chars(end);
     TP_TRY(rt_str_slice(r, s, 0, rt_str_offset(s, (size_t)length), &head));
     if (!rt_val_truth(a->v[1])) {

@@ -359,14 +359,17 @@ typedef struct field {
     const rt_args *args;
     size_t at;
     size_t next; /* automatic numbering */
+    bool automatic, manual;
 } field;
 
 static tp_status field_root(field *f, const rt_str *name, rt_val *out)
 {
     size_t index = 0;
 
-    if (name->n == 0)
+    if (name->n == 0) {
         index = f->next++;
+        f->automatic = true;
+    }
     for (size_t i = 0; i < name->n; i++) {
         if (name->s[i] < '0' || name->s[i] > '9') {
             for (size_t k = 0; k < f->args->n_kw; k++) {
@@ -382,6 +385,9 @@ static tp_status field_root(field *f, const rt_str *name, rt_val *out)
         if (index > 1000)
             break;
     }
+    f->manual = f->manual || name->n > 0;
+    if (f->automatic && f->manual)
+        return rt_tmpl_error(f->r, "automatic and manual field numbers in one format");
     if (index >= f->args->n)
         return rt_tmpl_error(f->r, "not enough arguments for format string");
     *out = f->args->v[index];
@@ -419,8 +425,6 @@ static tp_status field_value(field *f, size_t end, rt_val *out)
         } else {
             TP_TRY(rt_tmpl_item(f->r, *out, rt_val_str(part), out));
         }
-        if (out->kind == RT_UNDEFINED)
-            return rt_tmpl_undefined_error(f->r, *out);
         at = stop + item;
     }
     return TP_OK;
@@ -486,7 +490,9 @@ static tp_status out_field(field *f, rt_val v, const rt_str *spec_text, char con
     if (spec_text->n == 0)
         return rt_out_value(f->r, v);
     TP_TRY(read_spec(f->r, spec_text, 0, &sp));
-    if (rt_val_is_number(v) && !(v.kind == RT_BOOL && sp.type == 0))
+    if (rt_val_is_number(v) && v.kind != RT_FLOAT && sp.precision >= 0 && !is_float_type(sp.type))
+        return rt_tmpl_error(f->r, "a precision is not for integers");
+    if (rt_val_is_number(v))
         return out_number(f->r, &sp, v);
     if (v.kind != RT_STR || (sp.type != 0 && sp.type != 's'))
         return rt_tmpl_error(f->r, "this format specification is not for '%s'",

@@ -29,7 +29,7 @@ FUNCTION(g_range)
     if (n > RT_RANGE_MAX)
         return rt_tmpl_error(r, "range too big: at most %d items", RT_RANGE_MAX);
     TP_TRY(rt_tmpl_alloc(r, sizeof *range, &range));
-    *range = (rt_range){bounds[0], bounds[2], (size_t)n};
+    *range = (rt_range){bounds[0], bounds[2], (size_t)n, bounds[1]};
     *out = (rt_val){.kind = RT_RANGE, .u.range = range};
     return TP_OK;
 }

@@ -142,7 +142,7 @@ tp_status rt_tmpl_make_undefined(rt_render *r, const rt_str *name, const char *o
                                  rt_val *out);
 rt_val rt_loop_at(const rt_loop *l, size_t i);
 
-/* ---- Unicode (unicode.c) ---- */
+/* ---- characters (characters.c) ---- */
 
 bool rt_cp_is_space(uint32_t cp); /* Python's str.isspace */
 bool rt_cp_is_alpha(uint32_t cp);

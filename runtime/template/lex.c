@@ -228,18 +228,33 @@ static size_t digits_end(const lexer *l, size_t pos)
     return pos;
 }
 
+/* 0x1F, 0o17, 0b11: the end of the digits, or begin when it is none of them. */
+static size_t prefixed_end(const lexer *l, size_t begin)
+{
+    char kind = begin + 2 < l->n && l->s[begin] == '0' ? (char)(l->s[begin + 1] | 32) : 0;
+    int base = kind == 'x' ? 16 : kind == 'o' ? 8 : kind == 'b' ? 2 : 0;
+    size_t end = begin + 2;
+
+    while (base > 0 && end < l->n &&
+           ((hex_digit(l->s[end]) >= 0 && hex_digit(l->s[end]) < base) || l->s[end] == '_'))
+        end++;
+    return base > 0 && end > begin + 2 ? end : begin;
+}
+
 static tp_status lex_number(lexer *l)
 {
-    size_t begin = l->pos, end = digits_end(l, begin);
+    size_t begin = l->pos, end = digits_end(l, begin), prefixed = prefixed_end(l, begin);
     bool after_dot = begin > 0 && l->s[begin - 1] == '.', is_float = false;
     char *text;
     size_t n = 0;
 
-    if (!after_dot && end + 1 < l->n && l->s[end] == '.' && is_digit(l->s[end + 1])) {
+    if (prefixed > begin)
+        end = prefixed;
+    else if (!after_dot && end + 1 < l->n && l->s[end] == '.' && is_digit(l->s[end + 1])) {
         is_float = true;
         end = digits_end(l, end + 1);
     }
-    if (!after_dot && end < l->n && (l->s[end] == 'e' || l->s[end] == 'E')) {
+    if (prefixed == begin && !after_dot && end < l->n && (l->s[end] == 'e' || l->s[end] == 'E')) {
         size_t p = end + 1;
 
         if (p < l->n && (l->s[p] == '+' || l->s[p] == '-'))
@@ -249,7 +264,7 @@ static tp_status lex_number(lexer *l)
             end = digits_end(l, p);
         }
     }
-    if (!is_float && end - begin > 1 && l->s[begin] == '0')
+    if (!is_float && prefixed == begin && end - begin > 1 && l->s[begin] == '0')
         for (size_t i = begin; i < end; i++)
             if (l->s[i] != '0' && l->s[i] != '_')
                 return fail(l, begin, "a number with a leading zero");

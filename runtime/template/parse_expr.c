@@ -16,6 +16,11 @@ static tp_status parse_call_args(rt_parser *p, rt_node **out);
 
 /* ---- primaries ---- */
 
+static int prefix_base(char c)
+{
+    return (c | 32) == 'x' ? 16 : (c | 32) == 'o' ? 8 : 2;
+}
+
 static tp_status parse_number(rt_parser *p, rt_node **out)
 {
     rt_node *e;
@@ -26,7 +31,9 @@ static tp_status parse_number(rt_parser *p, rt_node **out)
         e->value = rt_val_float(strtod(p->tok->s, NULL));
     } else {
         errno = 0;
-        i = strtoll(p->tok->s, NULL, 10);
+        i = p->tok->n > 2 && p->tok->s[0] == '0' && p->tok->s[1] > '9'
+                ? strtoll(p->tok->s + 2, NULL, prefix_base(p->tok->s[1]))
+                : strtoll(p->tok->s, NULL, 10);
         e->value = rt_val_int(i);
         if (errno == ERANGE) {
             e->value.kind = RT_BIGINT;
@@ -198,6 +205,11 @@ static tp_status parse_item(rt_parser *p, rt_node *obj, rt_node **out)
     TP_TRY(rt_parse_node(p, RT_N_ITEM, &e));
     e->a = obj;
     p->tok++;
+    if (rt_parse_is_op(p, ']')) { /* x[]: an empty tuple */
+        TP_TRY(rt_parse_node(p, RT_N_TUPLE, &e->b));
+        *out = e;
+        return rt_parse_expect_op(p, ']');
+    }
     TP_TRY(parse_subscript(p, e));
     if (rt_parse_is_op(p, ',') && e->kind == RT_N_ITEM) { /* x[1, 2]: the key is a tuple */
         rt_node **tail = &e->b->next;
@@ -325,6 +337,10 @@ static tp_status parse_filter(rt_parser *p, rt_node *in_node, rt_node **out)
     TP_TRY(rt_parse_str(p, name->s, name->n, &e->name));
     e->a = in_node;
     e->builtin = rt_tmpl_find_filter(name->s, name->n);
+    while (rt_parse_skip_op(p, '.')) { /* Jinja allows dots in the name; no filter has one */
+        TP_TRY(rt_parse_expect_kind(p, RT_TOK_NAME, "the name of a filter"));
+        e->builtin = NULL;
+    }
     if (e->builtin == NULL)
         TP_TRY(unknown(p, "filter", name));
     if (rt_parse_is_op(p, '('))

@@ -228,6 +228,7 @@ static tp_status parse_if(rt_parser *p, rt_node **out)
         rt_node *e;
 
         TP_TRY(rt_parse_node(p, RT_N_IF, &e));
+        e->flag = slot != out;
         *slot = e;
         TP_TRY(rt_parse_tuple(p, RT_TUPLE_NO_COND, NULL, &e->a));
         TP_TRY(parse_body(p, end_if, &e->b));
@@ -527,7 +528,8 @@ tp_status rt_tmpl_parse(rt_ast *ast, const char *src, size_t n)
 
     TP_TRY(rt_tmpl_lex(&ast->arena, src, n, &tokens));
     p.tok = tokens.items;
-    return parse_statements(&p, NULL, &ast->body);
+    TP_TRY(parse_statements(&p, NULL, &ast->body));
+    return rt_tmpl_find_scopes(ast);
 }
 
 int rt_ast_symbol(const rt_ast *ast, const char *name)

@@ -125,7 +125,7 @@ static tp_status repr_dict(rt_render *r, const rt_dict *d, int depth)
 static tp_status repr_range(rt_render *r, const rt_range *range)
 {
     char text[96];
-    long long stop = range->start + (long long)range->n * range->step;
+    long long stop = range->stop;
 
     if (range->step == 1)
         (void)snprintf(text, sizeof text, "range(%lld, %lld)", (long long)range->start, stop);

@@ -162,6 +162,9 @@ static tp_status run(rt_render *r, const rt_template *t, const rt_template_input
     TP_TRY(rt_tmpl_array(r, n, &r->top));
     memset(r->top, 0, n * sizeof *r->top);
     TP_TRY(rt_input_bind(r, in, t->source, t->n_source, cont));
+    for (int i = 0; i < t->ast.owned.n; i++)
+        TP_TRY(rt_tmpl_make_undefined(r, t->ast.symbols[t->ast.owned.at[i]], NULL, false,
+                                      &r->top[t->ast.owned.at[i]]));
     return rt_tmpl_exec(r, &top, t->ast.body);
 }
 

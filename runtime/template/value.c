@@ -176,7 +176,7 @@ static int compare_bytes(const rt_str *a, const rt_str *b)
     size_t n = a->n < b->n ? a->n : b->n;
     int c = n > 0 ? memcmp(a->s, b->s, n) : 0; /* UTF-8 sorts as its code points */
 
-    return c != 0 ? c : (a->n > b->n) - (a->n < b->n);
+    return c != 0 ? (c > 0) - (c < 0) : (a->n > b->n) - (a->n < b->n);
 }
 
 static tp_status compare_deep(rt_render *r, rt_val a, rt_val b, int depth, int *out)

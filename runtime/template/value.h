@@ -103,6 +103,7 @@ struct rt_dict {
 struct rt_range {
     int64_t start, step;
     size_t n;
+    int64_t stop; /* as given: for printing */
 };
 
 struct rt_method {

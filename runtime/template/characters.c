@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* unicode.c - what Python's str knows about characters: whitespace, classes, case mapping.
+/* characters.c - what Python's str knows about characters: whitespace, classes, case mapping.
  *
  * Classes and simple case mappings come from utf8proc; the few full mappings (one character to several) that
  * occur in ordinary text are listed here.
