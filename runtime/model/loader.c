@@ -33,7 +33,7 @@
 #define BLOCK_ROWS      64 /* blocks hold a multiple of so many rows: packed tiles are not torn */
 #define RING            4  /* blocks in flight */
 #define ROUNDS          16
-#define SLICE_BYTES_MIN 4096 /* shorter column slices are read with their whole rows */
+#define SLICE_BYTES_MIN 512 /* shorter column slices are read with their whole rows */
 #define NOISE_LEN       (1u << 16)
 
 /* Rows of one parameter that travel together. */
@@ -444,7 +444,7 @@ static tp_status run_rounds(loader *ld)
     rt_progress_init(&bar, ld->m->options.progress, "loading weights");
     for (size_t round = 1; round <= ROUNDS && st == TP_OK; round++) {
         st = pack_until(ld, ld->n_blocks * round / ROUNDS);
-        st = rt_agree(ld->m->group, st);
+        st = rt_agree(ld->m->group, st, false);
         rt_progress_show(&bar, (double)round / ROUNDS);
     }
     rt_progress_end(&bar);
@@ -461,7 +461,7 @@ static tp_status read_all(loader *ld)
              ? TP_OK
              : TP_REJECT(TP_ERR_NOMEM, "cannot start the reader thread");
     if (st != TP_OK)
-        return rt_agree(ld->m->group, st);
+        return rt_agree(ld->m->group, st, false);
     st = run_rounds(ld);
     pthread_mutex_lock(&ld->lock);
     ld->stop = true;
@@ -487,9 +487,9 @@ tp_status rt_load_params(rt_model *m, const char *dir, const rt_param *params, i
     tp_status st;
 
     if (ld == NULL)
-        return rt_agree(m->group, TP_REJECT(TP_ERR_NOMEM, "no memory for the loader"));
+        return rt_agree(m->group, TP_REJECT(TP_ERR_NOMEM, "no memory for the loader"), false);
     ld->m = m;
-    st = rt_agree(m->group, prepare(ld, dir, params, n));
+    st = rt_agree(m->group, prepare(ld, dir, params, n), false);
     if (st == TP_OK)
         st = read_all(ld);
     m->load_bytes = ld->bytes_read;

@@ -107,7 +107,7 @@ size_t rt_model_window_bytes(const rt_config *c, int n_ranks, int max_tokens_per
     return (size_t)most * (size_t)max_tokens_per_step * (size_t)c->hidden * sizeof(float);
 }
 
-tp_status rt_agree(comm_group *g, tp_status mine)
+tp_status rt_agree(comm_group *g, tp_status mine, bool logged)
 {
     int32_t status = mine, all[TP_SEG_MAX] = {0};
 
@@ -115,7 +115,7 @@ tp_status rt_agree(comm_group *g, tp_status mine)
     for (int rank = 0; rank < comm_size(g); rank++) {
         if (all[rank] == TP_OK)
             continue;
-        if (rank == comm_rank(g))
+        if (rank == comm_rank(g) && !logged)
             tp_error("model", "%s", tp_last_error());
         if (mine != TP_OK)
             return mine;
@@ -163,7 +163,7 @@ static tp_status load(rt_model *m, const char *dir)
 
     if (st == TP_OK)
         st = rt_weights_params(m, &params, &n);
-    st = rt_agree(m->group, st);
+    st = rt_agree(m->group, st, true);
     if (st == TP_OK)
         st = rt_load_params(m, dir, params, n);
     tp_free(params);
@@ -179,7 +179,7 @@ tp_status rt_model_load(rt_model **out, const rt_config *c, const rt_shard *s, k
 
     TP_ASSERT(comm_size(g) == s->n_ranks && comm_rank(g) == s->rank);
     if (m == NULL)
-        return rt_agree(g, TP_REJECT(TP_ERR_NOMEM, "no memory for the model"));
+        return rt_agree(g, TP_FAIL(TP_ERR_NOMEM, "no memory for the model"), true);
     m->config = *c;
     m->shard = *s;
     m->options = *o;

@@ -95,7 +95,8 @@ TP_MUST_USE tp_status rt_weights_params(const rt_model *m, rt_param **out, int *
 TP_MUST_USE tp_status rt_load_params(rt_model *m, const char *dir, const rt_param *params, int n);
 
 /* model.c */
-/* The ranks tell each other how they fared: TP_OK only if all did; the first failing rank logs its cause. */
-TP_MUST_USE tp_status rt_agree(comm_group *g, tp_status mine);
+/* The ranks tell each other how they fared: TP_OK only if all did well.  The first failing rank logs its cause, unless
+ * `logged` says that this was done where it failed. */
+TP_MUST_USE tp_status rt_agree(comm_group *g, tp_status mine, bool logged);
 
 #endif

@@ -256,13 +256,16 @@ static tp_status check_tiling(rt_st *st, const header *h)
 static tp_status parse_header(rt_st *st, header *h, const char *text, size_t len)
 {
     tp_json *root;
-    tp_status status = TP_OK;
+    tp_status status;
 
     if (len == 0 || text[0] != '{')
         return DAMAGED(h, "the header is not a JSON object (%zu bytes)", len);
     /* Repeated names are found by the table, in linear time. */
-    if (tp_json_parse(&root, text, len,
-                      &(tp_json_limits){.depth_max = 8, .allow_duplicate_keys = true}) != TP_OK)
+    status = tp_json_parse(&root, text, len,
+                           &(tp_json_limits){.depth_max = 8, .allow_duplicate_keys = true});
+    if (status == TP_ERR_NOMEM)
+        return status;
+    if (status != TP_OK)
         return DAMAGED(h, "the header cannot be read: %.200s", tp_last_error());
     TP_JSON_EACH(item, root)
     {
@@ -510,7 +513,7 @@ static tp_status open_any(rt_st *st)
     if (status == TP_OK) {
         status = tp_json_parse(&index, tp_buf_str(&text), text.len,
                                &(tp_json_limits){.depth_max = 8, .allow_duplicate_keys = true});
-        if (status != TP_OK)
+        if (status != TP_OK && status != TP_ERR_NOMEM)
             status = TP_REJECT(TP_ERR_FORMAT, "%s: damaged: %.200s", path, tp_last_error());
     }
     tp_buf_release(&text);

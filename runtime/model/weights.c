@@ -104,7 +104,7 @@ tp_status rt_weights_create(rt_model *m)
 
     m->layers = tp_calloc((size_t)m->config.n_layers, sizeof *m->layers);
     if (m->layers == NULL)
-        return TP_REJECT(TP_ERR_NOMEM, "no memory for %d layers", m->config.n_layers);
+        return TP_FAIL(TP_ERR_NOMEM, "no memory for %d layers", m->config.n_layers);
     TP_TRY(create_vectors(m));
     layer_descs(&m->config, &m->shard, dtype, d);
     for (int i = 0; i < m->config.n_layers; i++) {
@@ -257,7 +257,7 @@ tp_status rt_weights_params(const rt_model *m, rt_param **out, int *n)
 
     list.params = tp_calloc((size_t)c->n_layers * PARAMS_PER_LAYER + 3, sizeof *list.params);
     if (list.params == NULL)
-        return TP_REJECT(TP_ERR_NOMEM, "no memory for the list of parameters");
+        return TP_FAIL(TP_ERR_NOMEM, "no memory for the list of parameters");
     add_rows(&list, "embed_tokens.weight", vocab, s->vocab_first, s->n_vocab_local, m->embed, 0);
     for (list.layer = 0; list.layer < c->n_layers; list.layer++) {
         add_attention(&list, m, &m->layers[list.layer]);

@@ -71,7 +71,8 @@ static tp_status open_parts(tm_model *m, const tm_options *o)
                             .max_tokens_per_step = TM_TOKENS,
                             .max_seqs = TM_SEQS,
                             .max_model_len = TM_TOKENS,
-                            .block_tokens = TM_BLOCK};
+                            .block_tokens = TM_BLOCK,
+                            .dummy_weights = o->dummy};
     kern_kv_desc kv;
 
     TP_TRY(o->ops->open(&m->be, &(kern_open_args){.n_threads = 1, .isa = o->isa}));

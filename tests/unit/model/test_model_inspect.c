@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* test_inspect.c - the two 70B-class models from config.json alone, against independently computed sizes. */
+/* test_model_inspect.c - the two 70B-class models from config.json alone, against independently computed sizes. */
 #include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* test_config.c - config.json of both generations; what is refused, and how the message reads. */
+/* test_model_config.c - config.json of both generations; what is refused, and how the message reads. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* test_rope.c - frequencies against published values (double precision, nine digits). */
+/* test_model_rope.c - frequencies against published values (double precision, nine digits). */
 #include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* test_shard.c - every shape of model over every number of ranks: parts tile the whole, and fit the segment tree. */
+/* test_model_shard.c - every shape of model over every number of ranks: parts tile the whole, and fit the segment tree. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
