@@ -12,6 +12,7 @@
 #include "base/buf.h"
 #include "base/json.h"
 #include "base/status.h"
+#include "runtime/span.h"
 
 typedef struct rt_template rt_template;
 
@@ -56,9 +57,7 @@ bool rt_template_mentions(const rt_template *t, const char *word);
 
 /* A span of the rendered text that came from the request rather than from the template (message content, tool
  * arguments...), so that the tokenizer can refuse to read control tokens there. */
-typedef struct rt_template_span {
-    size_t begin, end; /* byte offsets into the rendered text */
-} rt_template_span;
+typedef rt_span rt_template_span;
 
 typedef struct rt_template_spans {
     rt_template_span *items; /* owned; tp_free */

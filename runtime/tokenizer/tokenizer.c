@@ -36,6 +36,8 @@ typedef struct encoder {
     size_t first;   /* out->n before the call */
     size_t n_max;   /* 0 = no limit */
     bool parse_special;
+    const rt_span *spans; /* borrowed; where added tokens are ordinary text */
+    size_t n_spans;
 } encoder;
 
 void rt_tokens_release(rt_tokens *t)
@@ -103,15 +105,30 @@ static tp_status put_piece(void *ctx, const char *piece, size_t n)
     return check_count(e);
 }
 
+/* Whether bytes [begin, end) of the input touch text that a user wrote. */
+static bool is_marked(const encoder *e, size_t begin, size_t end)
+{
+    size_t lo = 0, hi = e->n_spans;
+
+    while (lo < hi) {
+        size_t mid = (lo + hi) / 2;
+
+        if (e->spans[mid].end <= begin)
+            lo = mid + 1;
+        else
+            hi = mid;
+    }
+    return lo < e->n_spans && e->spans[lo].begin < end;
+}
+
 /* Encodes normalised text in which the added tokens with "normalized" are still to be found. */
-static tp_status put_normalized(encoder *e, const char *text, size_t n)
+static tp_status put_normalized(encoder *e, const char *text, size_t n, bool find_added)
 {
     const rt_added *added = &e->t->added;
     rt_added_match m = {0};
     size_t taken = 0;
 
-    while (e->parse_special &&
-           rt_added_find(added, &added->normalized, text, n, m.next, taken, &m)) {
+    while (find_added && rt_added_find(added, &added->normalized, text, n, m.next, taken, &m)) {
         if (m.start > taken)
             TP_TRY(rt_pretok_split(e->run, text + taken, m.start - taken, put_piece, e));
         TP_TRY(put_ids(e, &m.id, 1));
@@ -122,17 +139,18 @@ static tp_status put_normalized(encoder *e, const char *text, size_t n)
     return rt_pretok_split(e->run, text + taken, n - taken, put_piece, e);
 }
 
-/* Encodes raw text between added tokens. */
-static tp_status put_gap(encoder *e, const char *text, size_t n)
+/* Encodes raw text between added tokens, which starts at byte `offset` of the input. */
+static tp_status put_gap(encoder *e, const char *text, size_t n, size_t offset)
 {
     size_t at = e->normalized.len;
+    bool find_added = e->parse_special && !is_marked(e, offset, offset + n);
 
     if (!e->t->nfc)
-        return put_normalized(e, text, n);
+        return put_normalized(e, text, n, find_added);
     TP_TRY(rt_normalize_nfc(&e->normalized, text, n));
     e->base = tp_buf_str(&e->normalized);
     e->n_base = e->normalized.len;
-    return put_normalized(e, e->base + at, e->n_base - at);
+    return put_normalized(e, e->base + at, e->n_base - at, find_added);
 }
 
 static tp_status put_text(encoder *e, const char *text, size_t n)
@@ -144,12 +162,16 @@ static tp_status put_text(encoder *e, const char *text, size_t n)
     e->base = text;
     e->n_base = n;
     while (e->parse_special && rt_added_find(added, &added->raw, text, n, m.next, taken, &m)) {
+        if (is_marked(e, m.start, m.stop)) {
+            m.next = m.start + 1;
+            continue;
+        }
         if (m.start > taken)
-            TP_TRY(put_gap(e, text + taken, m.start - taken));
+            TP_TRY(put_gap(e, text + taken, m.start - taken, taken));
         TP_TRY(put_ids(e, &m.id, 1));
         taken = m.stop;
     }
-    return taken < n ? put_gap(e, text + taken, n - taken) : TP_OK;
+    return taken < n ? put_gap(e, text + taken, n - taken, taken) : TP_OK;
 }
 
 /* The post-processor, and add_bos_token where that adds none; text that starts with BOS gets no second one. */
@@ -186,11 +208,11 @@ static tp_status sanitise(const char **text, size_t *n, tp_buf *copy)
     return TP_OK;
 }
 
-tp_status rt_tokenizer_encode(const rt_tokenizer *t, const char *text, size_t n, bool add_special,
-                              bool parse_special, size_t n_max, rt_tokens *out)
+/* `e` says what is wanted. */
+static tp_status encode(encoder e, const char *text, size_t n, bool add_special)
 {
-    encoder e = {
-        .t = t, .out = out, .first = out->n, .n_max = n_max, .parse_special = parse_special};
+    const rt_tokenizer *t = e.t;
+    rt_tokens *out = e.out;
     tp_buf copy;
     tp_status st;
 
@@ -213,6 +235,30 @@ done:
     tp_buf_release(&e.normalized);
     tp_buf_release(&copy);
     return st;
+}
+
+tp_status rt_tokenizer_encode(const rt_tokenizer *t, const char *text, size_t n, bool add_special,
+                              bool parse_special, size_t n_max, rt_tokens *out)
+{
+    encoder e = {
+        .t = t, .out = out, .first = out->n, .n_max = n_max, .parse_special = parse_special};
+
+    return encode(e, text, n, add_special);
+}
+
+tp_status rt_tokenizer_encode_marked(const rt_tokenizer *t, const char *text, size_t n,
+                                     bool add_special, const rt_span *spans, size_t n_spans,
+                                     size_t n_max, rt_tokens *out)
+{
+    encoder e = {.t = t,
+                 .out = out,
+                 .first = out->n,
+                 .n_max = n_max,
+                 .parse_special = true,
+                 .spans = spans,
+                 .n_spans = n_spans};
+
+    return encode(e, text, n, add_special);
 }
 
 /* ---- questions ---- */

@@ -13,6 +13,7 @@
 #include "base/buf.h"
 #include "base/status.h"
 #include "base/utf8.h"
+#include "runtime/span.h"
 
 typedef struct rt_tokenizer rt_tokenizer;
 
@@ -35,6 +36,12 @@ void rt_tokenizer_destroy(rt_tokenizer *t);
 TP_MUST_USE tp_status rt_tokenizer_encode(const rt_tokenizer *t, const char *text, size_t n,
                                           bool add_special, bool parse_special, size_t n_max,
                                           rt_tokens *out);
+
+/* As encode with parse_special, except inside the spans (sorted, in bytes of text): an added token that overlaps one
+ * is ordinary text, because a user wrote it. */
+TP_MUST_USE tp_status rt_tokenizer_encode_marked(const rt_tokenizer *t, const char *text, size_t n,
+                                                 bool add_special, const rt_span *spans,
+                                                 size_t n_spans, size_t n_max, rt_tokens *out);
 
 /* Appends the text of the ids to out, ill-formed UTF-8 replaced.  Ids outside the vocabulary decode to "". */
 TP_MUST_USE tp_status rt_tokenizer_decode(const rt_tokenizer *t, const int32_t *ids, size_t n,
