@@ -9,26 +9,46 @@
 
 #define TEAM_WORK_MIN (64 * 1024) /* elements */
 
-static void read_row(float *out, const kern_weight *w, int64_t row)
+/* k elements of type t, `step` bytes apart. */
+static void read_elements(float *out, kern_dtype t, const uint8_t *src, size_t step, int64_t k)
 {
-    const uint8_t *src = w->data + (size_t)row * w->panel_bytes;
-    size_t size = kern_dtype_bytes(w->desc.dtype);
-
-    for (int64_t k = 0; k < w->desc.k; k++)
-        out[k] = kern_load_f32(src + (size_t)k * size, w->desc.dtype);
+    switch (t) {
+    case KERN_DTYPE_F32:
+        for (int64_t i = 0; i < k; i++)
+            memcpy(&out[i], src + (size_t)i * step, sizeof *out);
+        break;
+    case KERN_DTYPE_F16:
+        for (int64_t i = 0; i < k; i++)
+            out[i] = kern_load_f32(src + (size_t)i * step, KERN_DTYPE_F16);
+        break;
+    case KERN_DTYPE_BF16:
+        for (int64_t i = 0; i < k; i++)
+            out[i] = kern_load_f32(src + (size_t)i * step, KERN_DTYPE_BF16);
+        break;
+    }
 }
 
-static void read_lane(float *out, const kern_weight *w, int64_t row)
+/* k elements of BF16 in pairs, `step` bytes apart. */
+static void read_pairs(float *out, const uint8_t *src, size_t step, int64_t k)
+{
+    for (int64_t i = 0; i < k; i++)
+        out[i] = kern_load_f32(src + (size_t)(i / 2) * step + (size_t)(i % 2) * 2, KERN_DTYPE_BF16);
+}
+
+static void read_row(float *out, const kern_weight *w, int64_t row)
 {
     kern_dtype t = w->desc.dtype;
-    size_t size = kern_dtype_bytes(t), line = gemm_line_bytes(t);
-    int per_line = gemm_line_k(t);
-    const uint8_t *src = w->data + (size_t)(row / GEMM_NR) * w->panel_bytes +
-                         (size_t)(row % GEMM_NR) * size * (size_t)per_line;
+    size_t line = gemm_line_bytes(t), unit = t == KERN_DTYPE_F16 ? 2 : 4;
+    const uint8_t *lane =
+        w->data + (size_t)(row / GEMM_NR) * w->panel_bytes + (size_t)(row % GEMM_NR) * unit;
 
-    for (int64_t k = 0; k < w->desc.k; k++)
-        out[k] =
-            kern_load_f32(src + (size_t)(k / per_line) * line + (size_t)(k % per_line) * size, t);
+    if (w->desc.layout == KERN_LAYOUT_ROWS)
+        read_elements(out, t, w->data + (size_t)row * w->panel_bytes, kern_dtype_bytes(t),
+                      w->desc.k);
+    else if (t == KERN_DTYPE_BF16)
+        read_pairs(out, lane, line, w->desc.k);
+    else
+        read_elements(out, t, lane, line, w->desc.k);
 }
 
 tp_status kern_cpu_embed(kern_backend *be, const kern_embed_args *a)
@@ -44,10 +64,8 @@ tp_status kern_cpu_embed(kern_backend *be, const kern_embed_args *a)
 
         if (row < 0 || row >= w->desc.n)
             memset(out, 0, (size_t)k * sizeof *out);
-        else if (w->desc.layout == KERN_LAYOUT_ROWS)
-            read_row(out, w, row);
         else
-            read_lane(out, w, row);
+            read_row(out, w, row);
     }
     return TP_OK;
 }

@@ -9,7 +9,7 @@
  *       chunk                   the micro-kernel; partial sums in slots (gemm_plan.h)
  *
  * With few rows the kernel is bound by memory: it prefetches a few KiB ahead in its own stream, and where several
- * tiles of rows pass, the last of them fetch the next group into L2, so that memory never rests.
+ * tiles of rows pass, the first of them fetch the next group into L2, so that memory never rests.
  *
  * Threads: the calling thread and the backend's team.  The scratch is cut per thread; the activations in tile order
  * (AMX) are shared.
@@ -82,46 +82,59 @@ size_t kern_cpu_gemm_scratch_bytes(const kern_backend *be, int m_max, int64_t n_
            kern_cpu_gemm_packed_bytes(m_max, k_max);
 }
 
-/* How fast tile `t` of `n` fetches: alone, ahead of itself; else the last ones share the next group. */
+/* How fast tile `t` of `n` fetches: alone, ahead of itself; else the first ones share the next group, so thinly that
+ * their own loads are not held up. */
 static gemm_fetch fetch_rate(int64_t t, int64_t n)
 {
     if (n == 1)
         return GEMM_FETCH_FULL;
-    if (n < 4)
+    if (n <= 3)
         return n == 2 || t == 1 ? GEMM_FETCH_HALF : GEMM_FETCH_QUARTER;
     if (n < 8)
         return t < 4 ? GEMM_FETCH_QUARTER : GEMM_FETCH_NONE;
     return t < 8 && t % 2 == 0 ? GEMM_FETCH_QUARTER : GEMM_FETCH_NONE;
 }
 
-/* Chunks [c0, c1) of a panel for rows [r0, r0 + rows); *fetch walks through the next group. */
-static void run_tile(const gemm_job *job, const gemm_local *lc, const uint8_t *panel, int64_t r0,
-                     int rows, int c0, int c1, float *acc, gemm_fetch rate, const uint8_t **fetch)
+/* One tile of rows in one group of chunks. */
+typedef struct gemm_step {
+    int64_t r0;
+    int rows;
+    int c0, c1; /* chunks [c0, c1) */
+    float *acc;
+    gemm_fetch rate;
+} gemm_step;
+
+/* *fetch walks through the next group. */
+static void run_tile(const gemm_job *job, const gemm_local *lc, const uint8_t *panel,
+                     const gemm_step *s, const uint8_t **fetch)
 {
     kern_dtype t = job->w->desc.dtype;
     size_t slot_step = (size_t)job->kn->mr * GEMM_NR;
 
-    for (int c = c0; c < c1; c++) {
+    for (int c = s->c0; c < s->c1; c++) {
         const gemm_chunk *ch = &job->plan.chunks[c];
-        size_t lines = (size_t)(ch->k / gemm_line_k(t)) * gemm_line_bytes(t);
+        size_t bytes = (size_t)(ch->k / gemm_line_k(t)) * gemm_line_bytes(t);
         gemm_tile tile = {
             .w = panel + (size_t)(ch->k0 / gemm_line_k(t)) * gemm_line_bytes(t),
-            .a = job->a + (size_t)r0 * job->a_stride + ch->a_off,
+            .a = job->a + (size_t)s->r0 * job->a_stride + ch->a_off,
             .a_stride = job->a_stride,
             .k = ch->k,
-            .acc = acc + (size_t)ch->slot * slot_step,
+            .acc = s->acc + (size_t)ch->slot * slot_step,
             .slot_step = slot_step,
             .joins = ch->joins,
             .resume = ch->resume,
         };
 
-        tile.prefetch = rate == GEMM_FETCH_FULL ? tile.w + FETCH_AHEAD : *fetch;
+        tile.prefetch = s->rate == GEMM_FETCH_FULL ? tile.w + FETCH_AHEAD : *fetch;
         if (ch->repair) {
             kern_cpu_gemm_repair(lc->repair, panel, ch);
             tile.w = lc->repair;
         }
-        job->kn->tile[rows - 1][rate](&tile);
-        *fetch += rate == GEMM_FETCH_HALF ? lines / 2 : rate == GEMM_FETCH_QUARTER ? lines / 4 : 0;
+        job->kn->tile[s->rows - 1][s->rate](&tile);
+        if (s->rate == GEMM_FETCH_HALF)
+            *fetch += bytes / 2;
+        else if (s->rate == GEMM_FETCH_QUARTER)
+            *fetch += bytes / 4;
     }
 }
 
@@ -164,13 +177,19 @@ static void run_unit(const gemm_job *job, const gemm_local *lc, int64_t panel, i
                     gemm_line_bytes(job->w->desc.dtype);
 
         for (int64_t t = 0; t < n_tiles; t++) {
-            float *acc = lc->acc + (p->n_groups > 1 ? (size_t)t * tile_floats : 0);
             int64_t r0 = t * each;
-            int n = rows - r0 < each ? (int)(rows - r0) : (int)each;
+            gemm_step step = {
+                .r0 = r_begin + r0,
+                .rows = rows - r0 < each ? (int)(rows - r0) : (int)each,
+                .c0 = c0,
+                .c1 = c1,
+                .acc = lc->acc + (p->n_groups > 1 ? (size_t)t * tile_floats : 0),
+                .rate = fetch_rate(t, n_tiles),
+            };
 
-            run_tile(job, lc, w, r_begin + r0, n, c0, c1, acc, fetch_rate(t, n_tiles), &fetch);
+            run_tile(job, lc, w, &step, &fetch);
             if (g == p->n_groups - 1)
-                store_tile(job, panel, r_begin + r0, n, acc);
+                store_tile(job, panel, step.r0, step.rows, step.acc);
         }
         c0 = c1;
     }

@@ -4,8 +4,10 @@
  * k is cut into chunks.  A chunk lies in one segment (the whole of k where there is no split) and is the rest of it,
  * or is short enough that a group of chunks of one panel stays in a cache while all rows pass: in L1 for two or three
  * tiles of rows, because lines that are on their way from memory and misses of L1 compete for the same buffers of
- * the core (measured: 1.5 times at M = 16), and in L2 for more, where there is time enough.  Partial sums live in a stack of slots; the last chunk of a segment says how many joins follow (base/segtree.h), so that after
- * the last chunk slot i holds root i.
+ * the core (at M = 16 this is worth 1.3 to 1.5 times), and in L2 for more, where there is time enough.
+ *
+ * Partial sums live in a stack of slots; the last chunk of a segment says how many joins follow (base/segtree.h), so
+ * that after the last chunk slot i holds root i.
  *
  * Plain data on the caller's stack: nothing is allocated.
  */
