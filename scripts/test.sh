@@ -48,7 +48,7 @@ configure_and_build() {
     shift
     # shellcheck disable=SC2086
     cmake -G Ninja -S . -B "$dir" --log-level=WARNING -DTPSERVE_TESTS=ON -DTPSERVE_WERROR=ON ${CMAKE_ARGS:-} "$@" &&
-        ninja -C "$dir" ${JOBS:+-j$JOBS}
+        ninja -C "$dir" -k 0 ${JOBS:+-j$JOBS}
 }
 
 c_tests() {
@@ -58,8 +58,7 @@ c_tests() {
     banner "C tests, $name"
     if ! configure_and_build "$dir" "$@"; then
         echo "the $name build failed"
-        note "build-$name" failed 1
-        return
+        note "build-$name" failed 1 # what was built is tested all the same
     fi
     ctest --test-dir "$dir" -j "$(nproc)" --output-on-failure --test-output-size-passed 100000 \
         --output-junit "$PWD/$results/ctest-$name.xml" ${TESTS:+-R "$TESTS"} |
