@@ -30,6 +30,8 @@ static void *run_rank(void *arg)
     const char *why = j->body(j->g);
 
     snprintf(j->why, sizeof j->why, "%s", why != NULL ? why : "");
+    if (why != NULL)
+        comm_request_abort(j->g); /* the others need not wait for their deadlines */
     comm_group_destroy(j->g);
     return NULL;
 }
@@ -43,6 +45,7 @@ static void with_ranks(int n, int64_t timeout_ms, const char *(*body)(comm_group
     comm_group *groups[RANKS_MAX] = {NULL};
     pthread_t threads[RANKS_MAX];
     job jobs[RANKS_MAX];
+    bool wrong = false;
 
     assert_int_equal(comm_group_create_threads(groups, n, &opt), TP_OK);
     for (int r = 0; r < n; r++) {
@@ -52,9 +55,12 @@ static void with_ranks(int n, int64_t timeout_ms, const char *(*body)(comm_group
     for (int r = 0; r < n; r++)
         pthread_join(threads[r], NULL);
     for (int r = 0; r < n; r++) {
-        if (jobs[r].why[0] != '\0')
-            fail_msg("rank %d of %d: %s", r, n, jobs[r].why);
+        if (jobs[r].why[0] != '\0') {
+            print_error("rank %d of %d: %s\n", r, n, jobs[r].why);
+            wrong = true;
+        }
     }
+    assert_false(wrong);
 }
 
 static const char *all_sizes(comm_group *g)
@@ -106,7 +112,7 @@ static const char *late(comm_group *g)
     tp_status st;
 
     if (comm_rank(g) == 1) {
-        tp_sleep_us(600 * 1000);
+        tp_sleep_us(1500 * 1000);
         return comm_barrier(g) == TP_ERR_COMM ? NULL : "the late rank was let in";
     }
     st = comm_barrier(g);
@@ -133,7 +139,7 @@ static const char *deaf(comm_group *g)
     int n_sent = 0;
 
     if (comm_rank(g) != 0) {
-        tp_sleep_us(600 * 1000);
+        tp_sleep_us(1500 * 1000);
         return comm_aborted(g) ? NULL : "the sender did not give up";
     }
     while (n_sent < 100 && comm_ctl_send(g, msg, sizeof msg) == TP_OK)
@@ -164,7 +170,7 @@ static const char *abort_one(comm_group *g)
     st = comm_rank(g) % 2 == 1 ? comm_barrier(g) : comm_ctl_recv(g, msg, sizeof msg, &bytes, 0);
     if (st != TP_ERR_COMM)
         return "a waiter was not told";
-    return tp_now_ns() - start < 500 * TP_NS_PER_MS ? NULL : "a waiter was told late";
+    return tp_now_ns() - start < 5 * TP_NS_PER_S ? NULL : "a waiter was told late";
 }
 
 static void test_abort_wakes(void **state)
