@@ -38,7 +38,7 @@ ONE_FILE_ONLY = ["microhttpd.h"]  # no second file may include these
 LINES_MAX = {".c": 1000, ".h": 300, ".cu": 800, ".py": 600, ".sh": 300}
 CODE_HEADERS = ("_body.h", "_cases.h")  # code that is included several times: held to the limit of .c
 README_LINES_MAX = 120
-LINE_WIDTH_MAX = 130  # comments only: code is held to 100 by .clang-format
+LINE_WIDTH_MAX = 130  # comments and texts: code is held to 100 by .clang-format; tests hold long samples
 FUNCTION_LINES_MAX = 120
 PARAMETERS_MAX = 8
 COMPLEXITY_MAX = 25
@@ -173,7 +173,7 @@ def rule_files(tree):
         if len(lines) > limit:
             yield f"{name}: {len(lines)} lines: at most {limit}"
         for n, line in enumerate(lines, 1):
-            if len(line) > LINE_WIDTH_MAX and name.endswith((".c", ".h", ".cu")):
+            if len(line) > LINE_WIDTH_MAX and name.endswith((".c", ".h", ".cu")) and name.split("/")[0] in LAYERS:
                 yield f"{name}:{n}: {len(line)} columns: at most {LINE_WIDTH_MAX}"
     for name in tree.of("README.md"):
         count = len(tree.text(name).splitlines())
