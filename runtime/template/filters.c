@@ -274,7 +274,7 @@ FILTER(f_int)
         if (isnan(f) || isinf(f))
             return TP_OK;
         if (fabs(f) >= 9.2e18)
-            return rt_tmpl_error(r, "int: the number does not fit 64 bits");
+            return rt_tmpl_error(r, "int: an integer beyond 64 bits");
         *out = rt_val_int((int64_t)f);
     }
     return TP_OK;

@@ -83,19 +83,26 @@ static void int_text(const spec *sp, int64_t i, char *out, size_t cap)
 {
     uint64_t u = i < 0 ? -(uint64_t)i : (uint64_t)i;
     const char *sign = i < 0 ? "-" : sp->sign == '+' ? "+" : sp->sign == ' ' ? " " : "";
+    const char *prefix = "";
     char digits[80];
+    int zeros;
 
-    if (sp->type == 'x' || sp->type == 'X')
-        (void)snprintf(digits, sizeof digits, sp->type == 'x' ? "%s%llx" : "%s%llX",
-                       sp->alternate ? (sp->type == 'x' ? "0x" : "0X") : "", (unsigned long long)u);
-    else if (sp->type == 'o')
-        (void)snprintf(digits, sizeof digits, "%s%llo", sp->alternate ? "0o" : "",
+    if (sp->type == 'x' || sp->type == 'X') {
+        prefix = sp->type == 'x' ? "0x" : "0X";
+        (void)snprintf(digits, sizeof digits, sp->type == 'x' ? "%llx" : "%llX",
                        (unsigned long long)u);
-    else if (sp->type == 'b')
+    } else if (sp->type == 'o') {
+        prefix = "0o";
+        (void)snprintf(digits, sizeof digits, "%llo", (unsigned long long)u);
+    } else if (sp->type == 'b') {
+        prefix = "0b";
         (void)binary_digits(u, digits);
-    else
+    } else {
         (void)snprintf(digits, sizeof digits, "%llu", (unsigned long long)u);
-    (void)snprintf(out, cap, "%s%s", sign, digits);
+    }
+    zeros = sp->precision - (int)strlen(digits); /* only with %: at least so many digits */
+    (void)snprintf(out, cap, "%s%s%.*d%s", sign, sp->alternate ? prefix : "", zeros > 0 ? zeros : 0,
+                   0, digits);
 }
 
 /* 1234567.5 -> 1,234,567.5 */
@@ -275,7 +282,7 @@ static tp_status percent_number(percent *p, spec *sp, rt_val v)
         sp->type = 'd';
         if (v.kind == RT_FLOAT) {
             if (!(fabs(v.u.f) < 9e18))
-                return rt_tmpl_error(p->r, "a float that does not fit an integer");
+                return rt_tmpl_error(p->r, "an integer beyond 64 bits");
             v = rt_val_int((int64_t)v.u.f);
         }
     }
@@ -494,7 +501,7 @@ static tp_status out_field(field *f, rt_val v, const rt_str *spec_text, char con
         return rt_tmpl_error(f->r, "a precision is not for integers");
     if (rt_val_is_number(v))
         return out_number(f->r, &sp, v);
-    if (v.kind != RT_STR || (sp.type != 0 && sp.type != 's'))
+    if (v.kind != RT_STR || sp.comma || (sp.type != 0 && sp.type != 's'))
         return rt_tmpl_error(f->r, "this format specification is not for '%s'",
                              rt_val_type_name(v));
     return out_text(f->r, &sp, v.u.str);

@@ -203,16 +203,17 @@ static tp_status floats(rt_render *r, int op, double x, double y, rt_val *out)
     case RT_OP2('*', '*'): z = pow(x, y); break;
     default:
         m = fmod(x, y);
-        if (m != 0.0 && (m < 0.0) != (y < 0.0))
+        z = (x - m) / y;
+        if (m != 0.0 && (m < 0.0) != (y < 0.0)) {
             m += y;
-        if (m == 0.0)
-            m = copysign(0.0, y);
-        if (op == '%') {
-            z = m;
-        } else {
-            z = (x - m) / y;
-            z = z != 0.0 && z - floor(z) > 0.5 ? floor(z) + 1.0 : floor(z);
+            z -= 1.0;
         }
+        if (op == '%')
+            z = m != 0.0 ? m : copysign(0.0, y);
+        else if (z != 0.0)
+            z = z - floor(z) > 0.5 ? floor(z) + 1.0 : floor(z);
+        else
+            z = copysign(0.0, x / y);
     }
     if (isnan(z) && !isnan(x) && !isnan(y) && op == RT_OP2('*', '*'))
         return rt_tmpl_error(r, "a power that is no real number");

@@ -87,25 +87,15 @@ static tp_status visit_all(pass *p, frame *f, rt_node *first)
     return TP_OK;
 }
 
-/* Body, elif and else see the names as they were before the `if`; what only some of them set stays open. */
-static tp_status visit_if(pass *p, frame *f, rt_node *e)
+static bool is_elif(const rt_node *e)
 {
-    bool has_elif = e->c != NULL && e->c->kind == RT_N_IF && e->c->flag;
-    rt_node *bodies[3] = {e->b, has_elif ? e->c : NULL, has_elif ? NULL : e->c};
-    frame branch[3];
+    return e != NULL && e->kind == RT_N_IF && e->flag;
+}
 
-    if (has_elif) { /* the else of a chain belongs to its head */
-        rt_node *last = e->c;
-
-        while (last->c != NULL && last->c->kind == RT_N_IF && last->c->flag)
-            last = last->c;
-        bodies[2] = last->c;
-    }
-    TP_TRY(visit(p, f, e->a));
-    for (int i = 0; i < 3; i++) {
-        TP_TRY(new_frame(p, f->parent, f, &branch[i]));
-        TP_TRY(visit_all(p, &branch[i], bodies[i]));
-    }
+/* What the three branches of an `if` (body, all elifs, else) tell about the scope around it: a name that only some
+ * of them set stays open. */
+static void merge(const pass *p, frame *f, const frame branch[3])
+{
     for (int s = 0; s < p->ast->n_symbols; s++) {
         int n_set = 0;
 
@@ -119,6 +109,25 @@ static tp_status visit_if(pass *p, frame *f, rt_node *e)
         if (n_set > 0 && n_set < 3)
             f->state[s] = known(f->parent, s) ? BOUND : READ;
     }
+}
+
+/* Each branch sees the names as they were before.  An elif counts as an `if` of its own without elif and else, all
+ * elifs together as one branch; the else belongs to the head of the chain. */
+static tp_status visit_if(pass *p, frame *f, rt_node *e)
+{
+    frame branch[3];
+    rt_node *rest = e->c;
+
+    TP_TRY(visit(p, f, e->a));
+    for (int i = 0; i < 3; i++)
+        TP_TRY(new_frame(p, f->parent, f, &branch[i]));
+    TP_TRY(visit_all(p, &branch[0], e->b));
+    if (!is_elif(e)) {
+        for (; is_elif(rest); rest = rest->c)
+            TP_TRY(visit(p, &branch[1], rest));
+        TP_TRY(visit_all(p, &branch[2], rest));
+    }
+    merge(p, f, branch);
     return TP_OK;
 }
 

@@ -32,8 +32,10 @@ import expressions
 HERE = pathlib.Path(__file__).parent
 NOW = 1741504983  # 2025-03-09, some time of the day
 RANDOM = int(os.environ.get("TEMPLATE_RANDOM", "6000"))
-BEYOND = ("beyond 64 bits", "is not supported in chat templates", "are not supported", "nests deeper", "or precision beyond", "is repeated beyond")
-"""Limits that Python does not have: such a case is counted as beyond our subset, never as passed."""
+BEYOND = ("beyond 64 bits", "is not supported in chat templates", "are not supported", "nests deeper", "or precision beyond", "is repeated beyond",
+          "type 'dict' cannot be sliced")
+"""Limits that Python does not have, and the slice of a literal dict, which Jinja folds to undefined instead of failing.
+Such a case is counted as beyond our subset, never as passed."""
 
 
 class Driver:
@@ -116,9 +118,9 @@ def check_snippets(driver, templates):
     return tally
 
 
-MARKED = [{"role": "system", "content": " SYS<|im_start|> \n"}, {"role": "user", "content": "USR é\nUSR2"},
+MARKED = [{"role": "system", "content": " SIS<|im_start|> \n"}, {"role": "user", "content": "USR é\nUSR2"},
           {"role": "assistant", "content": "ASS</think>ASS2"}, {"role": "user", "content": "LAST<|eot_id|>"}]
-WORDS = ("SYS<|im_start|>", "USR é", "USR2", "ASS2", "LAST<|eot_id|>")
+WORDS = ("SIS<|im_start|>", "USR é", "USR2", "ASS2", "LAST<|eot_id|>")
 
 
 def check_marks(driver):
@@ -134,7 +136,7 @@ def check_marks(driver):
         ends = [0] + [end for _, end in spans]
         bare = b"\0".join(text[end:begin] for end, begin in zip(ends, [b for b, _ in spans] + [len(text)])).decode()
         wrong += [(path.name, "not marked", w) for w in WORDS if w in answer["text"] and w not in marked]
-        wrong += [(path.name, "arrives unmarked", w) for w in ("SYS", "USR", "ASS", "LAST") if w in bare]
+        wrong += [(path.name, "arrives unmarked", w) for w in ("SIS", "USR", "ASS", "LAST") if w in bare]
         wrong += [(path.name, "marked", w) for w in ("assistant\n", "<s>", "[INST]", "header_id") if w in marked]
     return wrong
 
