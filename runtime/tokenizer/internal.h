@@ -27,7 +27,7 @@ typedef enum rt_token_flags {
 typedef struct rt_token {
     const char *piece; /* borrowed from the arena; NULL: no token has this id */
     const char *bytes; /* borrowed from the arena */
-    uint32_t n_bytes;
+    uint32_t n_piece, n_bytes;
     uint32_t flags; /* rt_token_flags */
 } rt_token;
 

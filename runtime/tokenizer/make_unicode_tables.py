@@ -5,16 +5,17 @@
     pip install tokenizers unicodedata2
     python3.11 make_unicode_tables.py > unicode_tables.c
 
-Three lists are made by asking `tokenizers` itself:
+Lists made by asking `tokenizers` itself:
   nfc_joins  characters that its NFC (Unicode 9 tables) may change or attach to the character before them; every other
              character starts a stretch of text that normalises by itself;
   nfc_inert  characters that a younger NFC reorders or composes and that one leaves alone;
   class      characters whose general category in its regular expressions (Oniguruma) is not the one of Unicode 14,
-             which PCRE2 10.42 has, and U+180E, white space for PCRE2 only.  Each range names a stand-in: a character of
-             the right category and the same length in UTF-8, shown to PCRE2 in its place.
+             which PCRE2 10.42 has, and U+180E, white space for PCRE2 only.  Each range names a stand-in, shown to PCRE2
+             in its place: the nearest character of the right category and the same length in UTF-8.  Nearest, because
+             patterns also name ranges of code points.
+A fourth is the pattern of its Digits step, which has tables of its own (Rust's).
 Python 3.11 is needed for its Unicode 14 tables; unicodedata2 lists the marks of the newest Unicode.
 """
-import sys
 import unicodedata
 from itertools import groupby
 
@@ -22,16 +23,9 @@ import tokenizers
 import unicodedata2 as newest
 from tokenizers import Regex, normalizers, pre_tokenizers
 
-# (general category, bytes in UTF-8) -> stand-in; rare characters, so that no pattern names them in a range of its own
-STAND_IN = {
-    ("Lo", 3): 0xA500, ("Lo", 4): 0x10280, ("Han", 3): 0xFA0E, ("Han", 4): 0x2F800,
-    ("Lu", 3): 0xA7B3, ("Lu", 4): 0x1D400, ("Ll", 3): 0xA7B5, ("Ll", 4): 0x1D41A, ("Lm", 3): 0xA9CF, ("Lm", 4): 0x16B40,
-    ("Mn", 3): 0xA8E0, ("Mn", 4): 0x1E8D0, ("Mc", 3): 0xA880, ("Mc", 4): 0x1D165,
-    ("Nd", 3): 0xA8D0, ("Nd", 4): 0x104A0, ("No", 3): 0xA830, ("No", 4): 0x10107,
-    ("Po", 3): 0xA874, ("Po", 4): 0x10100, ("Pd", 3): 0xFE58, ("Pd", 4): 0x10EAD,
-    ("So", 3): 0xA828, ("So", 4): 0x1D000, ("Sc", 3): 0xA838, ("Sc", 4): 0x11FDD, ("Sm", 3): 0xFB29, ("Sm", 4): 0x1D6C1,
-    ("Cf", 3): 0xFFF9, ("Cf", 4): 0x1D173,
-}
+CATEGORIES = "Lu Ll Lt Lm Lo Mn Mc Me Nd Nl No Pc Pd Ps Pe Pi Pf Po Sm Sc Sk So Zs Cf".split()
+# Cased letters stand in from afar: DeepSeek's pattern lists the cased letters of an old Unicode, and these are not among them.
+CASED = {("Lu", 3): 0xA7B3, ("Lu", 4): 0x1D400, ("Ll", 3): 0xA7B5, ("Ll", 4): 0x1D41A}
 POINTS = [c for c in range(0x110000) if not 0xD800 <= c < 0xE000]
 NFC, NFD = normalizers.NFC(), normalizers.NFD()
 
@@ -40,6 +34,12 @@ def members(category):
     """Code points that the regular expressions of `tokenizers` count to a category."""
     split = pre_tokenizers.Split(Regex(r"\p{%s}+" % category), "removed", invert=True)
     return {ord(c) for piece, _ in split.pre_tokenize_str("".join(map(chr, POINTS))) for c in piece}
+
+
+def digits():
+    """Code points that its Digits step isolates."""
+    pieces = pre_tokenizers.Digits(individual_digits=True).pre_tokenize_str("aa".join(map(chr, POINTS)))
+    return {ord(piece) for piece, _ in pieces if len(piece) == 1}
 
 
 def reorders(c):
@@ -68,15 +68,17 @@ def nfc_lists():
 
 
 def class_list():
-    rows = {0x180E: STAND_IN["Cf", 3]}
-    for category in sorted({k[0] for k in STAND_IN} - {"Han"}):
-        for c in members(category):
-            if unicodedata.category(chr(c)) != category:
-                han = newest.name(chr(c), "").startswith("CJK UNIFIED")
-                rows[c] = STAND_IN["Han" if han else category, len(chr(c).encode())]
-    changed = {c for c in POINTS if unicodedata.category(chr(c)) not in ("Cn", "Co")} & set(rows)
-    print(f"assigned in Unicode 14 and changed since: {sorted(map(hex, changed))}", file=sys.stderr)
-    return rows
+    """(first, last, stand-in) for every run of characters that changed to one category."""
+    rows = [(0x180E, 0x180E, 0x200B)]
+    for category in CATEGORIES:
+        found = members(category)
+        known = sorted(c for c in found if unicodedata.category(chr(c)) == category)
+        for first, last in ranges(sorted(found - set(known))):
+            size = len(chr(first).encode())
+            assert size == len(chr(last).encode())
+            near = min((c for c in known if len(chr(c).encode()) == size), key=lambda c: abs(c - first))
+            rows.append((first, last, CASED.get((category, size), near)))
+    return sorted(rows)
 
 
 def ranges(points):
@@ -99,22 +101,20 @@ def table(name, kind, rows, width=100):
 
 def main():
     assert unicodedata.unidata_version == "14.0.0", "run with Python 3.11: PCRE2 10.42 has the tables of Unicode 14"
-    for (category, length), c in STAND_IN.items():
-        found = unicodedata.category(chr(c))
-        assert found == {"Han": "Lo"}.get(category, category) and len(chr(c).encode()) == length, hex(c)
     joins, inert = nfc_lists()
     classes = class_list()
     print("/* SPDX-License-Identifier: Apache-2.0 */\n/* unicode_tables.c - made by make_unicode_tables.py; do not edit.\n *\n"
           f" * Differences between tokenizers {tokenizers.__version__} and Unicode {unicodedata.unidata_version} (PCRE2) or"
           f" {newest.unidata_version} (marks): {len(joins)} code points that NFC joins\n"
-          f" * or changes, {len(inert)} that it leaves alone though newer tables do not, {len(classes)} of another category.\n"
+          f" * or changes, {len(inert)} that it leaves alone though newer tables do not, {sum(b - a + 1 for a, b, _ in classes)} of another category.\n"
           " */\n#include \"runtime/tokenizer/unicode.h\"\n\n/* clang-format off */")
     table("rt_unicode_nfc_joins", "rt_unicode_range", ranges(joins))
     print()
     table("rt_unicode_nfc_inert", "rt_unicode_range", ranges(inert))
     print()
-    by_stand_in = [(*r, s) for s in sorted(set(classes.values())) for r in ranges(sorted(c for c in classes if classes[c] == s))]
-    table("rt_unicode_class", "rt_unicode_stand_in", sorted(by_stand_in))
+    table("rt_unicode_class", "rt_unicode_stand_in", classes)
+    more = "".join(f"\\\\x{{{a:x}}}-\\\\x{{{b:x}}}" for a, b in ranges(sorted(digits() - members("N"))))
+    print(f'\nconst char rt_unicode_digit_pattern[] = "[\\\\p{{N}}{more}]";')
 
 
 main()

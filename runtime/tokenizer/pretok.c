@@ -237,7 +237,7 @@ static tp_status add_step(rt_pretok *p, const tp_json *json,
         stage s = {.how =
                        tp_json_get_bool(json, "individual_digits", false) ? ISOLATED : CONTIGUOUS};
 
-        return add_pattern(p, s, "\\p{N}", false, path);
+        return add_pattern(p, s, rt_unicode_digit_pattern, false, path);
     }
     return TP_FAIL(TP_ERR_UNSUPPORTED,
                    "%s: pre_tokenizer \"%s\"%s is not supported; supported are ByteLevel, Split, "

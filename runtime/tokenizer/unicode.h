@@ -26,6 +26,7 @@ extern const rt_unicode_range rt_unicode_nfc_inert[];
 extern const size_t rt_unicode_nfc_inert_n;
 extern const rt_unicode_stand_in rt_unicode_class[];
 extern const size_t rt_unicode_class_n;
+extern const char rt_unicode_digit_pattern[];
 
 /* NFC may change cp or attach it to what stands before it; any other character starts a stretch of its own. */
 bool rt_unicode_joins(uint32_t cp);

@@ -120,7 +120,7 @@ int32_t rt_vocab_find_piece(const rt_vocab *v, const char *piece, size_t n)
 
         if (id < 0)
             break;
-        if (memcmp(v->tokens[id].piece, piece, n) == 0 && v->tokens[id].piece[n] == '\0')
+        if (v->tokens[id].n_piece == n && memcmp(v->tokens[id].piece, piece, n) == 0)
             return id;
     }
     return -1;
@@ -162,7 +162,11 @@ tp_status rt_vocab_add(rt_vocab *v, int32_t id, const char *piece, uint32_t flag
     if (copy == NULL || bytes == NULL)
         return TP_FAIL(TP_ERR_NOMEM, "vocabulary of %d tokens", v->n_tokens);
     n_bytes = rt_vocab_unspell(copy, bytes);
-    *t = (rt_token){.piece = copy, .bytes = bytes, .n_bytes = (uint32_t)n_bytes, .flags = flags};
+    *t = (rt_token){.piece = copy,
+                    .bytes = bytes,
+                    .n_piece = (uint32_t)n,
+                    .n_bytes = (uint32_t)n_bytes,
+                    .flags = flags};
     if (n_bytes < 0) {
         t->bytes = copy;
         t->n_bytes = (uint32_t)n;
