@@ -122,7 +122,7 @@ static tp_status create_compute(rt_engine *e, const rt_engine_options *opt)
                             .n_blocks = s->n_blocks};
     tp_status st = e->be->ops->kv_create(e->be, &kd, &e->kv);
 
-    TP_TRY(rt_agree(e->group, st, "allocating the KV cache"));
+    TP_TRY(rt_settle_agree(e->group, st, "allocating the KV cache"));
     TP_TRY(rt_model_load(&e->model, &s->config, &e->shard, e->be, e->group, &mo));
     TP_TRY(
         rt_worker_create(&e->worker, &wo, &s->config, &e->shard, e->model, e->be, e->kv, e->group));
@@ -132,7 +132,7 @@ static tp_status create_compute(rt_engine *e, const rt_engine_options *opt)
     } else {
         st = create_scheduler(e);
     }
-    return rt_agree(e->group, st, "creating the scheduler");
+    return rt_settle_agree(e->group, st, "creating the scheduler");
 }
 
 static void fill_info(rt_engine *e)
@@ -178,16 +178,17 @@ static tp_status create_in_order(rt_engine *e, const rt_engine_options *opt,
     tp_status st;
 
     TP_TRY(rt_settle(&e->settled, opt, world));
-    co.window_bytes = rt_window_bytes(&e->settled, world->size);
+    co.window_bytes =
+        rt_model_window_bytes(&e->settled.config, world->size, e->settled.max_num_batched_tokens);
     co.plan_bytes_max = e->plan_bytes_max = rt_plan_bytes_max(&e->settled);
     co.timeout_ms = 0; /* loading takes as long as it takes */
     TP_TRY(comm_group_create(&e->group, world, &co));
     st = rt_shard_plan(&e->shard, &e->settled.config, world->size, world->rank, e->settled.dtype,
                        e->settled.dtype);
-    TP_TRY(rt_agree(e->group, st, "the shard plan"));
+    TP_TRY(rt_settle_agree(e->group, st, "the shard plan"));
     TP_TRY(rt_settle_memory(&e->settled, &e->shard, e->be, e->group, world->local_size, &budget));
     st = world->rank == 0 ? load_text_side(e, opt) : TP_OK;
-    TP_TRY(rt_agree(e->group, st, "loading the tokenizer"));
+    TP_TRY(rt_settle_agree(e->group, st, "loading the tokenizer"));
     return create_compute(e, opt);
 }
 

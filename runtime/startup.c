@@ -24,7 +24,7 @@
 #define DEFAULT_KV_BYTES_MAX   (INT64_C(1) << 30) /* of a default cache on CPU */
 #define SMALL_WINDOW           4096
 
-tp_status rt_agree(comm_group *g, tp_status st, const char *what)
+tp_status rt_settle_agree(comm_group *g, tp_status st, const char *what)
 {
     int32_t mine = st, all[TP_SEG_MAX];
 
@@ -114,7 +114,7 @@ tp_status rt_settle(rt_settled *out, const rt_engine_options *opt, const comm_wo
 
     TP_TRY(comm_group_create(&g, world, &small));
     st = comm_rank(g) == 0 ? decide(&s, opt) : TP_OK;
-    st = rt_agree(g, st, "reading the model's configuration");
+    st = rt_settle_agree(g, st, "reading the model's configuration");
     if (st == TP_OK)
         st = comm_broadcast(g, &s, sizeof s, 0);
     comm_group_destroy(g);
@@ -124,22 +124,6 @@ tp_status rt_settle(rt_settled *out, const rt_engine_options *opt, const comm_wo
 }
 
 /* ---- memory ---- */
-
-size_t rt_window_bytes(const rt_settled *s, int n_ranks)
-{
-    int n_seg = tp_seg_count(n_ranks), most = 1;
-
-    for (int r = 0; r < n_ranks; r++) {
-        tp_seg_node roots[TP_SEG_ROOTS_MAX];
-        int first, n, n_roots;
-
-        tp_seg_run(n_seg, n_ranks, r, &first, &n);
-        n_roots = tp_seg_roots(first, n, roots);
-        most = n_roots > most ? n_roots : most;
-    }
-    return (size_t)most * (size_t)s->max_num_batched_tokens * (size_t)s->config.hidden *
-           sizeof(float);
-}
 
 size_t rt_plan_bytes_max(const rt_settled *s)
 {
@@ -271,12 +255,14 @@ tp_status rt_settle_memory(rt_settled *s, const rt_shard *shard, const kern_back
     int64_t blocks;
     tp_status st;
 
-    st = rt_agree(g, rt_model_memory(&plan, &s->config, shard, be, &mo), "the memory plan");
+    st = rt_settle_agree(g, rt_model_memory(&plan, &s->config, shard, be, &mo), "the memory plan");
     TP_TRY(st);
     b.weights = plan.weights;
     b.workspace = plan.workspace + rt_sampler_bytes(&s->config, shard, be);
     b.tables = rt_worker_bytes(&wo);
-    b.comm = comm_size(g) > 1 ? 2 * (int64_t)rt_window_bytes(s, comm_size(g)) : 0;
+    b.comm = comm_size(g) > 1 ? 2 * (int64_t)rt_model_window_bytes(&s->config, comm_size(g),
+                                                                   s->max_num_batched_tokens)
+                              : 0;
     b.comm += (int64_t)rt_plan_bytes_max(s);
     b.kv_per_block = plan.kv_per_block > 0 ? plan.kv_per_block : 1;
     blocks = count_blocks(s, &b, local_size);
@@ -290,7 +276,7 @@ tp_status rt_settle_memory(rt_settled *s, const rt_shard *shard, const kern_back
     b.kv = (int64_t)s->n_blocks * b.kv_per_block;
     /* every rank comes to the same answer; rank 0 says it */
     st = comm_rank(g) == 0 ? fit_length(s, &b) : TP_OK;
-    TP_TRY(rt_agree(g, st, "fitting the KV cache"));
+    TP_TRY(rt_settle_agree(g, st, "fitting the KV cache"));
     TP_TRY(comm_broadcast(g, s, sizeof *s, 0));
     if (comm_rank(g) == 0)
         print_budget(s, all, comm_size(g));

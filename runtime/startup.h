@@ -36,14 +36,12 @@ typedef struct rt_budget {
  * prints the table on rank 0.  INVALID when it cannot fit. */
 TP_MUST_USE tp_status rt_settle_memory(rt_settled *s, const rt_shard *shard, const kern_backend *be,
                                        comm_group *g, int local_size, rt_budget *out);
-/* Bytes of the comm window that the settled sizes need on any rank. */
-size_t rt_window_bytes(const rt_settled *s, int n_ranks);
 /* Bytes of the largest step plan. */
 size_t rt_plan_bytes_max(const rt_settled *s);
 /* The options that the model's loader takes. */
 rt_model_options rt_model_options_of(const rt_settled *s, bool progress);
 
 /* True on every rank when `st` is TP_OK on every rank; else an error on all (COMM where the own status was fine). */
-TP_MUST_USE tp_status rt_agree(comm_group *g, tp_status st, const char *what);
+TP_MUST_USE tp_status rt_settle_agree(comm_group *g, tp_status st, const char *what);
 
 #endif
