@@ -23,6 +23,7 @@
 #define TILE        256 /* positions */
 #define TILE_GROUPS (TILE / KERN_CPU_GROUP)
 #define BLOCK       24        /* query vectors */
+#define FETCH_VECS  8         /* blocks up to this size ask for memory ahead */
 #define TEAM_WORK   (1 << 16) /* multiply-adds (of q k^T) that repay a team */
 
 typedef struct head_run {
@@ -177,38 +178,49 @@ static float weigh(const attn_job *job, float *score, int from, int to, int lo, 
     return job->vec->softmax(score + from, to - from, max);
 }
 
-/* One tile of one block into t->part, part_max, part_sum. */
+/* K of the group that holds position pos; V of it lies `groups` groups further on. */
+static const unsigned char *group_at(const attn_job *job, const vec_block *b, int pos)
+{
+    const kern_kv *kv = job->kv;
+    int bt = kv->desc.block_tokens;
+    int32_t block = job->a->block_tables[b->seq->table + pos / bt];
+
+    TP_DASSERT(block >= 0 && block < kv->desc.n_blocks);
+    return kern_cpu_kv_at(kv, job->a->layer, block, b->run->kv) +
+           (size_t)(pos % bt / KERN_CPU_GROUP) * kv->group_bytes;
+}
+
+/* One tile of one block into t->part, part_max, part_sum.  A block of few vectors (decode) waits for memory: while
+ * the keys are used the values are fetched, and with them the keys of the next tile. */
 static void attend_tile(const attn_job *job, const vec_block *b, int tile, const thread_space *t)
 {
     const kern_attn_args *a = job->a;
     const kern_kv *kv = job->kv;
-    const int32_t *table = a->block_tables + b->seq->table;
     int base = tile * TILE;
     int begin = b->begin > base ? b->begin - base : 0;
     int end = b->end < base + TILE ? b->end - base : TILE;
     int g0 = begin / KERN_CPU_GROUP, g1 = (end + KERN_CPU_GROUP - 1) / KERN_CPU_GROUP;
-    const void *k[TILE_GROUPS], *v[TILE_GROUPS];
+    bool fetch = b->n <= FETCH_VECS;
+    const void *k[TILE_GROUPS], *v[TILE_GROUPS], *next[TILE_GROUPS];
 
     for (int g = g0; g < g1; g++) {
         int pos = base + g * KERN_CPU_GROUP;
-        int32_t block = table[pos / kv->desc.block_tokens];
-        const unsigned char *p;
+        const unsigned char *p = group_at(job, b, pos);
 
-        TP_DASSERT(block >= 0 && block < kv->desc.n_blocks);
-        p = kern_cpu_kv_at(kv, a->layer, block, b->run->kv) +
-            (size_t)(pos % kv->desc.block_tokens / KERN_CPU_GROUP) * kv->group_bytes;
         k[g] = p;
         v[g] = p + (size_t)kv->groups * kv->group_bytes;
+        next[g] = fetch && pos + TILE < b->end ? group_at(job, b, pos + TILE) : p;
     }
     job->vec->qk[kv->desc.dtype](t->score + g0 * KERN_CPU_GROUP, TILE, t->q, job->hd, b->n, k + g0,
-                                 g1 - g0, job->hd);
+                                 fetch ? v + g0 : NULL, g1 - g0, job->hd);
     for (int i = 0; i < b->n; i++) {
         int pos = position(b, i);
 
         t->part_sum[i] = weigh(job, t->score + i * TILE, g0 * KERN_CPU_GROUP, g1 * KERN_CPU_GROUP,
                                first_seen(a, pos) - base, pos + 1 - base, &t->part_max[i]);
     }
-    job->vec->pv[kv->desc.dtype](t->part, job->hd, t->score, TILE, b->n, v, begin, end);
+    job->vec->pv[kv->desc.dtype](t->part, job->hd, t->score, TILE, b->n, v, fetch ? next : NULL,
+                                 begin, end);
 }
 
 /* Joins a tile's (part, part_max, part_sum) to what lies left of it. */

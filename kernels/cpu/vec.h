@@ -13,12 +13,14 @@
 #define KERN_CPU_SUM_BLOCK                                                                         \
     64 /* numbers whose exponentials are added in FP32; blocks are joined in FP64 */
 
-/* Scores of m query vectors (stride q_ld) against n groups of 16 keys: s[i * s_ld + 16 * g + lane].  hd: padded. */
+/* Scores of m query vectors (stride q_ld) against n groups of 16 keys: s[i * s_ld + 16 * g + lane].  hd: padded.
+ * While it reads k[g] it fetches ahead[g] (as many bytes) into the cache; ahead may be NULL. */
 typedef void kern_cpu_qk_fn(float *s, int s_ld, const float *q, int q_ld, int m,
-                            const void *const *k, int n, int hd);
-/* o[i] = sum of p[i * p_ld + t] * v(t) for t = begin .. end - 1, ascending; v(t) is row t % 16 of group t / 16. */
+                            const void *const *k, const void *const *ahead, int n, int hd);
+/* o[i] = sum of p[i * p_ld + t] * v(t) for t = begin .. end - 1, ascending; v(t) is row t % 16 of group t / 16.
+ * ahead as above. */
 typedef void kern_cpu_pv_fn(float *o, int hd, const float *p, int p_ld, int m, const void *const *v,
-                            int begin, int end);
+                            const void *const *ahead, int begin, int end);
 
 struct kern_cpu_vec {
     const char *name;

@@ -30,10 +30,20 @@ V_INLINE vf v_high(vu w)
     return f;
 }
 
+/* Asks for n elements from element `at` on. */
+V_INLINE void fetch(const void *p, int at, int n, const kern_dtype type)
+{
+    int size = type == KERN_DTYPE_F32 ? 4 : 2;
+
+    for (int byte = 0; byte < n * size; byte += 64)
+        __builtin_prefetch((const char *)p + at * size + byte);
+}
+
 /* ---- scores ---- */
 /* M query vectors against G groups; `type` is a constant, so the loads are chosen by the compiler. */
-V_INLINE void qk_block(float *s, int s_ld, const float *q, int q_ld, const void *const *k, int hd,
-                       const int M, const int G, const kern_dtype type)
+V_INLINE void qk_block(float *s, int s_ld, const float *q, int q_ld, const void *const *k,
+                       const void *const *ahead, int hd, const int M, const int G,
+                       const kern_dtype type)
 {
     vf acc[QK_M][QK_G][V_PER_GROUP];
 
@@ -48,6 +58,8 @@ V_INLINE void qk_block(float *s, int s_ld, const float *q, int q_ld, const void 
     for (int d = 0; d < hd; d += 2) {
 #pragma GCC unroll 8
         for (int g = 0; g < G; g++) {
+            if (ahead != NULL)
+                fetch(ahead[g], d * KERN_CPU_GROUP, 2 * KERN_CPU_GROUP, type);
 #pragma GCC unroll 8
             for (int v = 0; v < V_PER_GROUP; v++) {
                 vf k0, k1;
@@ -90,10 +102,15 @@ V_INLINE int block_of(int left, int most)
 }
 
 #define QK_CASE(n)                                                                                 \
-    case n: qk_block(s + i * s_ld, s_ld, q + i * q_ld, q_ld, k, hd, n, G, type); break;
+    case n:                                                                                        \
+        if (i == 0 && ahead != NULL)                                                               \
+            qk_block(s, s_ld, q, q_ld, k, ahead, hd, n, G, type);                                  \
+        else                                                                                       \
+            qk_block(s + i * s_ld, s_ld, q + i * q_ld, q_ld, k, NULL, hd, n, G, type);             \
+        break;
 
 V_INLINE void qk_groups(float *s, int s_ld, const float *q, int q_ld, int m, const void *const *k,
-                        int hd, const int G, const kern_dtype type)
+                        const void *const *ahead, int hd, const int G, const kern_dtype type)
 {
     for (int i = 0, now; i < m; i += now) {
         now = block_of(m - i, QK_M);
@@ -113,20 +130,23 @@ V_INLINE void qk_groups(float *s, int s_ld, const float *q, int q_ld, int m, con
 }
 
 V_INLINE void qk_all(float *s, int s_ld, const float *q, int q_ld, int m, const void *const *k,
-                     int n, int hd, const kern_dtype type)
+                     const void *const *ahead, int n, int hd, const kern_dtype type)
 {
     int g = 0;
 
     for (; g + QK_G <= n; g += QK_G)
-        qk_groups(s + g * KERN_CPU_GROUP, s_ld, q, q_ld, m, k + g, hd, QK_G, type);
+        qk_groups(s + g * KERN_CPU_GROUP, s_ld, q, q_ld, m, k + g, ahead != NULL ? ahead + g : NULL,
+                  hd, QK_G, type);
     for (; g < n; g++)
-        qk_groups(s + g * KERN_CPU_GROUP, s_ld, q, q_ld, m, k + g, hd, 1, type);
+        qk_groups(s + g * KERN_CPU_GROUP, s_ld, q, q_ld, m, k + g, ahead != NULL ? ahead + g : NULL,
+                  hd, 1, type);
 }
 
 /* ---- values ---- */
 /* M rows of weights times D vectors of dimensions at column d0. */
-V_INLINE void pv_block(float *o, int hd, const float *p, int p_ld, const void *const *v, int begin,
-                       int end, int d0, const int M, const int D, const kern_dtype type)
+V_INLINE void pv_block(float *o, int hd, const float *p, int p_ld, const void *const *v,
+                       const void *const *ahead, int begin, int end, int d0, const int M,
+                       const int D, const kern_dtype type)
 {
     vf acc[PV_M][PV_D];
 
@@ -141,6 +161,8 @@ V_INLINE void pv_block(float *o, int hd, const float *p, int p_ld, const void *c
         const void *group = v[t / KERN_CPU_GROUP];
         vf row[PV_D];
 
+        if (ahead != NULL)
+            fetch(ahead[t / KERN_CPU_GROUP], t % KERN_CPU_GROUP * hd, hd, type);
 #pragma GCC unroll 8
         for (int d = 0; d < D; d++)
             row[d] = type == KERN_DTYPE_BF16  ? v_load_bf16((const uint16_t *)group + at + d * VL)
@@ -163,10 +185,16 @@ V_INLINE void pv_block(float *o, int hd, const float *p, int p_ld, const void *c
 }
 
 #define PV_CASE(n)                                                                                 \
-    case n: pv_block(o + i * hd, hd, p + i * p_ld, p_ld, v, begin, end, d0, n, D, type); break;
+    case n:                                                                                        \
+        if (i == 0 && d0 == 0 && ahead != NULL)                                                    \
+            pv_block(o, hd, p, p_ld, v, ahead, begin, end, 0, n, D, type);                         \
+        else                                                                                       \
+            pv_block(o + i * hd, hd, p + i * p_ld, p_ld, v, NULL, begin, end, d0, n, D, type);     \
+        break;
 
 V_INLINE void pv_rows(float *o, int hd, const float *p, int p_ld, int m, const void *const *v,
-                      int begin, int end, int d0, const int D, const kern_dtype type)
+                      const void *const *ahead, int begin, int end, int d0, const int D,
+                      const kern_dtype type)
 {
     for (int i = 0, now; i < m; i += now) {
         now = block_of(m - i, PV_M);
@@ -186,26 +214,26 @@ V_INLINE void pv_rows(float *o, int hd, const float *p, int p_ld, int m, const v
 }
 
 V_INLINE void pv_all(float *o, int hd, const float *p, int p_ld, int m, const void *const *v,
-                     int begin, int end, const kern_dtype type)
+                     const void *const *ahead, int begin, int end, const kern_dtype type)
 {
     int d0 = 0;
 
     for (; d0 + PV_D * VL <= hd; d0 += PV_D * VL)
-        pv_rows(o, hd, p, p_ld, m, v, begin, end, d0, PV_D, type);
+        pv_rows(o, hd, p, p_ld, m, v, ahead, begin, end, d0, PV_D, type);
     for (; d0 < hd; d0 += VL)
-        pv_rows(o, hd, p, p_ld, m, v, begin, end, d0, 1, type);
+        pv_rows(o, hd, p, p_ld, m, v, ahead, begin, end, d0, 1, type);
 }
 
 #define ATTN_FUNCTIONS(suffix, type)                                                               \
     static void qk_##suffix(float *s, int s_ld, const float *q, int q_ld, int m,                   \
-                            const void *const *k, int n, int hd)                                   \
+                            const void *const *k, const void *const *ahead, int n, int hd)         \
     {                                                                                              \
-        qk_all(s, s_ld, q, q_ld, m, k, n, hd, type);                                               \
+        qk_all(s, s_ld, q, q_ld, m, k, ahead, n, hd, type);                                        \
     }                                                                                              \
     static void pv_##suffix(float *o, int hd, const float *p, int p_ld, int m,                     \
-                            const void *const *v, int begin, int end)                              \
+                            const void *const *v, const void *const *ahead, int begin, int end)    \
     {                                                                                              \
-        pv_all(o, hd, p, p_ld, m, v, begin, end, type);                                            \
+        pv_all(o, hd, p, p_ld, m, v, ahead, begin, end, type);                                     \
     }
 
 ATTN_FUNCTIONS(f32, KERN_DTYPE_F32)
