@@ -100,7 +100,7 @@ tp_status rt_out_part(rt_render *r, const rt_str *s, size_t begin, size_t end);
 /* Removes what was appended since the mark and makes a string of it. */
 tp_status rt_out_cut(rt_render *r, size_t mark, rt_val *out);
 
-/* ---- printing (format.c, tojson.c) ---- */
+/* ---- printing (repr.c, tojson.c, str_format.c, strftime.c) ---- */
 
 tp_status rt_out_value(rt_render *r, rt_val v); /* str(v) */
 tp_status rt_out_repr(rt_render *r, rt_val v);

@@ -241,33 +241,45 @@ static size_t prefixed_end(const lexer *l, size_t begin)
     return base > 0 && end > begin + 2 ? end : begin;
 }
 
-static tp_status lex_number(lexer *l)
+/* Behind the integer part that ends at `end`: the end of a fraction and an exponent, or `end`. */
+static size_t float_end(const lexer *l, size_t end)
 {
-    size_t begin = l->pos, end = digits_end(l, begin), prefixed = prefixed_end(l, begin);
-    bool after_dot = begin > 0 && l->s[begin - 1] == '.', is_float = false;
-    char *text;
-    size_t n = 0;
-
-    if (prefixed > begin)
-        end = prefixed;
-    else if (!after_dot && end + 1 < l->n && l->s[end] == '.' && is_digit(l->s[end + 1])) {
-        is_float = true;
+    if (end + 1 < l->n && l->s[end] == '.' && is_digit(l->s[end + 1]))
         end = digits_end(l, end + 1);
-    }
-    if (prefixed == begin && !after_dot && end < l->n && (l->s[end] == 'e' || l->s[end] == 'E')) {
+    if (end < l->n && (l->s[end] == 'e' || l->s[end] == 'E')) {
         size_t p = end + 1;
 
         if (p < l->n && (l->s[p] == '+' || l->s[p] == '-'))
             p++;
-        if (p < l->n && is_digit(l->s[p])) {
-            is_float = true;
+        if (p < l->n && is_digit(l->s[p]))
             end = digits_end(l, p);
-        }
     }
-    if (!is_float && prefixed == begin && end - begin > 1 && l->s[begin] == '0')
-        for (size_t i = begin; i < end; i++)
-            if (l->s[i] != '0' && l->s[i] != '_')
-                return fail(l, begin, "a number with a leading zero");
+    return end;
+}
+
+/* 0, 00 and 0_0 are numbers, 08 is not. */
+static bool leading_zero(const lexer *l, size_t begin, size_t end)
+{
+    if (l->s[begin] != '0')
+        return false;
+    for (size_t i = begin; i < end; i++)
+        if (l->s[i] != '0' && l->s[i] != '_')
+            return true;
+    return false;
+}
+
+static tp_status lex_number(lexer *l)
+{
+    size_t begin = l->pos, end = prefixed_end(l, begin), whole = digits_end(l, begin), n = 0;
+    bool after_dot = begin > 0 && l->s[begin - 1] == '.', is_float = false;
+    char *text;
+
+    if (end == begin) {
+        end = after_dot ? whole : float_end(l, whole);
+        is_float = end > whole;
+        if (!is_float && leading_zero(l, begin, end))
+            return fail(l, begin, "a number with a leading zero");
+    }
     text = tp_arena_alloc(l->arena, end - begin + 1);
     if (text == NULL)
         return TP_REJECT(TP_ERR_NOMEM, "chat template: no memory");

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* format.c - "..." % values and "...".format(values), with Python's number formats.
+/* str_format.c - "..." % values and "...".format(values), with Python's number formats.
  *
  * Both end in out_padded(): a text, a width and where to put it.  Numbers are laid out by printf, which agrees
  * with Python for d, x, o, e, f and g.

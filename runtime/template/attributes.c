@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* access.c - what a.b, a[b] and a[b:c:d] mean, under the rules of Jinja's immutable sandbox.
+/* attributes.c - what a.b, a[b] and a[b:c:d] mean, under the rules of Jinja's immutable sandbox.
  *
  * a.b is the attribute b of the Python object, else its item; a['b'] is the item, else the attribute.  Names
  * with two leading underscores, and methods that would change a list or dict, are hidden: they read as an
