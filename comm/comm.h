@@ -86,7 +86,8 @@ TP_MUST_USE tp_status comm_ctl_recv(comm_group *g, void *msg, size_t cap, size_t
 /* Marks the group dead for every rank that can be reached; waits return TP_ERR_COMM soon after. */
 void comm_request_abort(comm_group *g);
 bool comm_aborted(const comm_group *g);
-/* Says why (once) and ends all ranks of the job with `exit_code` (70-79).  Does not return. */
+/* Says why (once) and ends all ranks of the job with `exit_code` (70-79; the first caller's counts).  Any thread; g
+ * may be NULL.  Does not return. */
 TP_NORETURN void comm_abort(comm_group *g, int exit_code, const char *why);
 
 #endif
