@@ -20,7 +20,7 @@
 #include "kernels/kern_check.h"
 
 #define FETCH_AHEAD   4096          /* bytes ahead in the stream of weights */
-#define ROWS_MIN      96            /* rows of a block, at least, when k is long */
+#define ROWS_MIN      192           /* rows of a block, at least, when k is long */
 #define BLOCK_A_BYTES (1024 * 1024) /* activations of a block of rows */
 #define TEAM_WORK_MIN (64 * 1024)   /* weight bytes times tiles from which a team repays itself */
 #define REPAIR_BYTES  ((GEMM_REPAIR_K + GEMM_A_TILE_K) * GEMM_NR * 2)
