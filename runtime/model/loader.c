@@ -5,8 +5,8 @@
  * 2. The kept parts are cut into blocks of up to BLOCK_BYTES and sorted by file and offset, so that the disk sees
  *    large ascending reads.
  * 3. A reader thread fills a ring of buffers; the loading thread converts and packs them.  Reading and packing overlap.
- * 4. The work is done in ROUNDS; after each the ranks exchange their status.  So a rank that fails is noticed early, and
- *    no rank waits longer for another than one round.
+ * 4. The work is done in rounds; after each the ranks exchange their status.  So a rank that fails is noticed early, and
+ *    no rank waits longer for another than one round.  Small models have one.
  *
  * A column slice (o, down) is read row by row where that spares bytes and the pieces are not tiny; otherwise whole rows
  * are read and the columns picked while packing.
@@ -32,8 +32,9 @@
 #define BLOCK_BYTES     (8u << 20)
 #define BLOCK_ROWS      64 /* blocks hold a multiple of so many rows: packed tiles are not torn */
 #define RING            4  /* blocks in flight */
-#define ROUNDS          16
-#define SLICE_BYTES_MIN 512 /* shorter column slices are read with their whole rows */
+#define ROUNDS_MAX      16
+#define ROUND_PARAMS    (32 << 20) /* weights of the model per round, at least */
+#define SLICE_BYTES_MIN 512        /* shorter column slices are read with their whole rows */
 #define NOISE_LEN       (1u << 16)
 
 /* Rows of one parameter that travel together. */
@@ -438,14 +439,16 @@ static tp_status prepare(loader *ld, const char *dir, const rt_param *params, in
 
 static tp_status run_rounds(loader *ld)
 {
+    int64_t want = rt_config_params(&ld->m->config) / ROUND_PARAMS + 1; /* the same on every rank */
+    size_t rounds = want < ROUNDS_MAX ? (size_t)want : ROUNDS_MAX;
     rt_progress bar;
     tp_status st = TP_OK;
 
     rt_progress_init(&bar, ld->m->options.progress, "loading weights");
-    for (size_t round = 1; round <= ROUNDS && st == TP_OK; round++) {
-        st = pack_until(ld, ld->n_blocks * round / ROUNDS);
+    for (size_t round = 1; round <= rounds && st == TP_OK; round++) {
+        st = pack_until(ld, ld->n_blocks * round / rounds);
         st = rt_agree(ld->m->group, st, false);
-        rt_progress_show(&bar, (double)round / ROUNDS);
+        rt_progress_show(&bar, (double)round / (double)rounds);
     }
     rt_progress_end(&bar);
     return st;
