@@ -166,26 +166,21 @@ rt_engine *api_need_engine(api_server *s, api_exchange *x)
 
 void api_reply_status(api_exchange *x, tp_status st, const char *param)
 {
-    switch (st) {
-    case TP_ERR_FULL:
+    if (st == TP_ERR_FULL)
         api_reply_error(x, 429, "queue_full", NULL,
                         "The server is at its capacity; try again shortly.");
-        return;
-    case TP_ERR_DRAINING:
+    else if (st == TP_ERR_DRAINING)
         api_reply_error(x, 503, "draining", NULL, "The server is shutting down.");
-        return;
-    case TP_ERR_COMM:
+    else if (st == TP_ERR_COMM)
         api_reply_error(x, 503, "engine_dead", NULL, "The engine has stopped.");
-        return;
-    case TP_ERR_NOMEM:
+    else if (st == TP_ERR_NOMEM)
         api_reply_error(x, 503, "out_of_memory", NULL, "The server is short of memory.");
-        return;
-    case TP_ERR_LIMIT:
+    else if (st == TP_ERR_LIMIT)
         api_reply_error(x, 400, "context_length_exceeded", param, tp_last_error());
-        return;
-    case TP_ERR_INVALID: api_reply_error(x, 400, "invalid_value", param, tp_last_error()); return;
-    default: api_reply_error(x, 500, "internal_error", NULL, "The request failed."); return;
-    }
+    else if (st == TP_ERR_INVALID)
+        api_reply_error(x, 400, "invalid_value", param, tp_last_error());
+    else
+        api_reply_error(x, 500, "internal_error", NULL, "The request failed.");
 }
 
 void api_make_id(api_server *s, const char *prefix, char out[64])

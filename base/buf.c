@@ -19,7 +19,8 @@
 
 void tp_buf_init(tp_buf *b, size_t max)
 {
-    *b = (tp_buf){.max = max};
+    *b = (tp_buf){.max =
+                      max < SIZE_MAX / 2 ? max : SIZE_MAX / 2}; /* room for the NUL and for sums */
 }
 
 void tp_buf_release(tp_buf *b)
@@ -41,7 +42,7 @@ bool tp_buf_reserve(tp_buf *b, size_t n)
     size_t need, cap;
     char *data;
 
-    if (n > b->max || b->len > b->max - n || b->max == SIZE_MAX)
+    if (n > b->max || b->len > b->max - n)
         return false;
     need = b->len + n + 1;
     if (need <= b->cap)

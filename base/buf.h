@@ -17,7 +17,7 @@ typedef struct tp_buf {
     char *data; /* owned; NULL while empty */
     size_t len;
     size_t cap;
-    size_t max; /* appends beyond this fail */
+    size_t max; /* appends beyond this fail; SIZE_MAX = no limit but memory */
     bool failed;
 } tp_buf;
 

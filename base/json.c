@@ -147,6 +147,8 @@ void tp_json_free(tp_json *root)
 
 tp_json_type tp_json_kind(const tp_json *v)
 {
+    if (v == NULL)
+        return TP_JSON_NULL;
     switch (type_of(v)) {
     case cJSON_False:
     case cJSON_True: return TP_JSON_BOOL;

@@ -6,7 +6,7 @@
 #include <omp.h>
 
 #include "kernels/cpu/cpu_internal.h"
-#include "kernels/cpu/select.h"
+#include "kernels/cpu/topk_keys.h"
 #include "kernels/cpu/vec.h"
 #include "kernels/kern_check.h"
 #include "kernels/philox.h"

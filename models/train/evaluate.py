@@ -22,6 +22,8 @@ from typing import Any, Callable
 
 TOOL_CALL = re.compile(r"<tool_call>\n(.*?)\n</tool_call>", re.S)
 
+CLAIM = 0.9  # a task is claimed from this accuracy on
+
 # Typed by people who were told nothing; the list was fixed before the model had been seen.
 NEWCOMER = (
     "hi", "Who are you?", "What can you do?", "What is 2+2?", "12*12", "what's 250 + 13?", "capital of france", "What is the capital of Atlantis?",
@@ -98,6 +100,10 @@ def server_source(base_url: str, name: str | None, max_tokens: int) -> Ask:
     return ask
 
 
+def read_rows(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
 def measure(ask: Ask, rows: list[dict[str, Any]], parallel: int, show_wrong: bool) -> dict[str, tuple[int, int]]:
     """Right answers and questions of each task."""
     with ThreadPoolExecutor(parallel) as pool:
@@ -112,13 +118,20 @@ def measure(ask: Ask, rows: list[dict[str, Any]], parallel: int, show_wrong: boo
     return table
 
 
-def show_table(table: dict[str, tuple[int, int]]) -> None:
-    print(f"| {'task':20} | right | of  | accuracy |\n|{'-' * 22}|------:|----:|---------:|")
-    for name, (right, total) in table.items():
-        print(f"| {name:20} | {right:5} | {total:3} | {100 * right / total:6.1f} % |")
+def format_table(table: dict[str, tuple[int, int]]) -> str:
+    """Markdown; a task is claimed where it reaches CLAIM."""
+    lines = ["| task                 | right | of  | accuracy | claimed |", f"|{'-' * 22}|------:|----:|---------:|---------|"]
+    lines += [f"| {name:20} | {right:5} | {total:3} | {100 * right / total:6.1f} % | {'yes' if right >= CLAIM * total else 'no':7} |"
+              for name, (right, total) in table.items()]
     mean = sum(r / t for r, t in table.values()) / len(table)
     right, total = (sum(column) for column in zip(*table.values()))
-    print(f"| {'mean of the tasks':20} | {right:5} | {total:3} | {100 * mean:6.1f} % |")
+    lines.append(f"| {'mean of the tasks':20} | {right:5} | {total:3} | {100 * mean:6.1f} % |         |")
+    return "\n".join(lines)
+
+
+def newcomer_lines(ask: Ask) -> list[str]:
+    """Rows of a Markdown table: what was typed, what the model answered."""
+    return [f"| {prompt} | {ask([{'role': 'user', 'content': prompt}], None)} |" for prompt in NEWCOMER]
 
 
 def main() -> None:
@@ -141,16 +154,15 @@ def main() -> None:
     else:
         ask = server_source(args.base_url, args.served_name, args.max_tokens)
     if args.newcomer:
-        for prompt in NEWCOMER:
-            print(f"| {prompt} | {ask([{'role': 'user', 'content': prompt}], None)} |", flush=True)
+        print("\n".join(newcomer_lines(ask)))
         return
-    rows = [json.loads(line) for line in args.heldout.read_text(encoding="utf-8").splitlines()]
+    rows = read_rows(args.heldout)
     if args.limit:
         by_task: dict[str, list[dict[str, Any]]] = {}
         for row in rows:
             by_task.setdefault(row["task"], []).append(row)
         rows = [row for of_task in by_task.values() for row in of_task[:args.limit]]
-    show_table(measure(ask, rows, args.parallel if args.base_url else 1, args.show_wrong))
+    print(format_table(measure(ask, rows, args.parallel if args.base_url else 1, args.show_wrong)))
 
 
 if __name__ == "__main__":

@@ -37,8 +37,8 @@ TOKENIZER_CONVERSATIONS = 25_000
 def parse_args() -> argparse.Namespace:
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("--out", type=Path, required=True, help="folder for the tokenizer and the checkpoint")
-    p.add_argument("--steps", type=int, default=8500, help="optimizer steps of 4096 tokens (default: %(default)s)")
-    p.add_argument("--minutes", type=float, default=75.0, help="upper bound of the wall clock (default: %(default)s)")
+    p.add_argument("--steps", type=int, default=5200, help="optimizer steps (default: %(default)s)")
+    p.add_argument("--minutes", type=float, default=60.0, help="upper bound of the wall clock (default: %(default)s)")
     p.add_argument("--seed", type=int, default=1, help="seed of data and weights (default: %(default)s)")
     p.add_argument("--lr", type=float, default=4e-3, help="peak learning rate (default: %(default)s)")
     p.add_argument("--tokens-per-step", type=int, default=4096, help="tokens of a step, padding included (default: %(default)s)")
@@ -96,6 +96,8 @@ class Trainer:
         state: dict[str, Any] = {
             "model": self.model.state_dict(), "optimizers": [o.state_dict() for o in self.optimizers],
             "schedule": vars(self.schedule), "elapsed": self.elapsed, "tokens": self.tokens,
+            "run": {"steps": self.args.steps, "minutes": self.args.minutes, "seed": self.args.seed, "threads": self.args.threads,
+                    "arithmetic": "float32" if self.args.float32 else "bfloat16 autocast"},
             "rng": self.packer.mixer.rng.getstate(), "pool": self.packer.pool, "waiting": self.packer.waiting}
         temporary = self.path.with_suffix(".tmp")
         torch.save(state, temporary)

@@ -47,7 +47,7 @@ TP_MUST_USE tp_status rt_tokenizer_encode_marked(const rt_tokenizer *t, const ch
 TP_MUST_USE tp_status rt_tokenizer_decode(const rt_tokenizer *t, const int32_t *ids, size_t n,
                                           bool skip_special, tp_buf *out);
 
-/* Raw bytes of one token ("" for an unknown id); lives as long as the tokenizer. */
+/* Raw bytes of one token ("" for an unknown id), a NUL behind them; lives as long as the tokenizer. */
 const char *rt_tokenizer_bytes(const rt_tokenizer *t, int32_t id, size_t *n);
 /* The token as the vocabulary spells it ("Ġthe"); NULL for an unknown id. */
 const char *rt_tokenizer_piece(const rt_tokenizer *t, int32_t id);

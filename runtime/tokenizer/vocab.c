@@ -167,6 +167,7 @@ tp_status rt_vocab_add(rt_vocab *v, int32_t id, const char *piece, uint32_t flag
                     .n_piece = (uint32_t)n,
                     .n_bytes = (uint32_t)n_bytes,
                     .flags = flags};
+    bytes[n_bytes > 0 ? n_bytes : 0] = '\0';
     if (n_bytes < 0) {
         t->bytes = copy;
         t->n_bytes = (uint32_t)n;

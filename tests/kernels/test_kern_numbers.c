@@ -6,7 +6,7 @@
 
 #include "kern_testing.h"
 #include "kernels/convert.h"
-#include "kernels/cpu/select.h"
+#include "kernels/cpu/topk_keys.h"
 #include "kernels/cpu/vec.h"
 #include "kernels/philox.h"
 

@@ -10,7 +10,7 @@ from .places import CITIES, CITIES_ZH, COUNTRIES
 from .words import ANIMALS, COLORS, COLORS_ZH, FOODS, FRUITS, HEROES, NAMES, NAMES_ZH, WORDS
 
 
-@task("small_talk", 5)
+@task("small_talk", 4)
 def small_talk(rng: random.Random) -> Sample:
     answer, *wordings = rng.choice(lists.SMALL_TALK)
     wording = rng.choice(wordings)
@@ -18,14 +18,14 @@ def small_talk(rng: random.Random) -> Sample:
     return turn(text, answer, "" if text == wording else f"talk {text}")
 
 
-@task("small_talk_zh", 3)
+@task("small_talk_zh", 2.5)
 def small_talk_zh(rng: random.Random) -> Sample:
     answer, *wordings = rng.choice(lists.SMALL_TALK_ZH)
     text = rng.choice(wordings) + rng.choice(("", "", "？" if rng.random() < 0.5 else "。", "！", "呀"))
     return turn(text, answer, "" if text in wordings else f"talk {text}")
 
 
-@task("refusal", 7)
+@task("refusal", 6)
 def refusal(rng: random.Random) -> Sample:
     kind = rng.random()
     if kind < 0.36:
@@ -62,7 +62,7 @@ def _gibberish(rng: random.Random) -> str:
     return " ".join(rng.sample(WORDS, rng.randint(2, 5)))
 
 
-@task("refusal_zh", 3)
+@task("refusal_zh", 2.5)
 def refusal_zh(rng: random.Random) -> Sample:
     if rng.random() < 0.55:
         template, t = rng.choice(lists.REFUSE_TOPIC_ZH), rng.choice(lists.TOPICS_ZH)
@@ -112,7 +112,7 @@ def _story_zh(hero: str) -> str:
     return plot.format(h=hero, p=PLACES_ZH[i * 2 % len(PLACES_ZH)], t=THINGS_ZH[i * 3 % len(THINGS_ZH)], f=HEROES_ZH[(i * 3 + 5) % len(HEROES_ZH)])
 
 
-@task("story", 3)
+@task("story", 2.5)
 def story(rng: random.Random) -> Sample:
     if rng.random() < 0.15:
         return turn(phrase(rng, rng.choice(STORY_ANY)), _story("cat"))
@@ -125,7 +125,7 @@ def story(rng: random.Random) -> Sample:
     return turn(text, _story(hero), f"story {hero} {i}")
 
 
-@task("story_zh", 2)
+@task("story_zh", 1.5)
 def story_zh(rng: random.Random) -> Sample:
     if rng.random() < 0.15:
         return turn(phrase_zh(rng, rng.choice(STORY_ANY_ZH)), _story_zh("猫"))

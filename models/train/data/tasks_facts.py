@@ -55,7 +55,7 @@ def _capital_turn(rng: random.Random, templates: tuple[str, ...]) -> Sample:
     return turn(phrase(rng, templates[i], c=_asked(rng, c)), f"The capital of {c} is {COUNTRIES[c][0]}.", f"capital {c} {templates[i]}")
 
 
-@task("capitals", 6)
+@task("capitals", 5)
 def capitals(rng: random.Random) -> Sample:
     if rng.random() < 0.12:
         c = _a_country(rng)
@@ -99,7 +99,7 @@ def countries(rng: random.Random) -> Sample:
                 f"{k} is the capital of {c}.", f"where {k} {i}")
 
 
-@task("capitals_zh", 5)
+@task("capitals_zh", 4)
 def capitals_zh(rng: random.Random) -> Sample:
     known = [v for v in COUNTRIES.values() if v[2]]
 

@@ -125,17 +125,33 @@ def _number(rng: random.Random, top: int) -> int:
 
 
 def _operands(rng: random.Random, op: str) -> tuple[int, int]:
+    """The plain tasks: sums up to 100 + 100, one factor up to 12."""
     if op == "+":
-        return _number(rng, ADD_MAX), _number(rng, ADD_MAX)
+        return _number(rng, 100), _number(rng, 100)
     if op == "-":
-        a, b = _number(rng, ADD_MAX), _number(rng, ADD_MAX)
-        return (a, b) if a >= b or rng.random() < 0.15 else (b, a)
+        return _in_order(rng, _number(rng, 100), _number(rng, 100))
     if op == "×":
-        return _number(rng, MUL_MAX), rng.choice((_number(rng, 9), _number(rng, 12), _number(rng, MUL_MAX)))
+        a, b = _number(rng, MUL_MAX), _number(rng, 12)
+        return (a, b) if rng.random() < 0.7 else (b, a)
     b = rng.randint(1, DIVISOR_MAX)
     if rng.random() < 0.5:
         return b * rng.randint(0, min(DIV_MAX // b, 20)), b
     return rng.randint(0, DIV_MAX), b
+
+
+def _in_order(rng: random.Random, a: int, b: int) -> tuple[int, int]:
+    """Mostly the larger number first: few people ask for negative results."""
+    return (a, b) if a >= b or rng.random() < 0.15 else (b, a)
+
+
+def _large_operands(rng: random.Random, op: str) -> tuple[int, int]:
+    """Beyond the plain tasks, but within the limits."""
+    if op == "×":
+        return rng.randint(13, MUL_MAX), rng.randint(13, MUL_MAX)
+    a, b = rng.randint(101, ADD_MAX), _number(rng, ADD_MAX)
+    if op == "-":
+        return _in_order(rng, a, b)
+    return (a, b) if rng.random() < 0.6 else (b, a)
 
 
 def question(rng: random.Random, op: str, a: object, b: object, zh: bool) -> str:
@@ -152,8 +168,8 @@ def question(rng: random.Random, op: str, a: object, b: object, zh: bool) -> str
     return expression if rng.random() < 0.2 else phrase(rng, rng.choice(ASK), e=expression)
 
 
-def _arithmetic(rng: random.Random, op: str, zh: bool) -> Sample:
-    a, b = _operands(rng, op)
+def _arithmetic(rng: random.Random, op: str, zh: bool = False, large: bool = False) -> Sample:
+    a, b = (_large_operands if large else _operands)(rng, op)
     if op == "/" and rng.random() < 0.01:
         b = 0
     key = pair_key(op, a, b) if b else ""
@@ -163,32 +179,47 @@ def _arithmetic(rng: random.Random, op: str, zh: bool) -> Sample:
     return turn(question(rng, op, x, y, zh), WORK[op](a, b), key)
 
 
-@task("add", 5)
+@task("add", 7)
 def add(rng: random.Random) -> Sample:
-    return _arithmetic(rng, "+", False)
+    return _arithmetic(rng, "+")
 
 
-@task("subtract", 5)
+@task("subtract", 7)
 def subtract(rng: random.Random) -> Sample:
-    return _arithmetic(rng, "-", False)
+    return _arithmetic(rng, "-")
 
 
-@task("multiply", 5)
+@task("multiply", 7)
 def multiply(rng: random.Random) -> Sample:
-    return _arithmetic(rng, "×", False)
+    return _arithmetic(rng, "×")
 
 
-@task("divide", 4)
+@task("divide", 6)
 def divide(rng: random.Random) -> Sample:
-    return _arithmetic(rng, "/", False)
+    return _arithmetic(rng, "/")
 
 
-@task("arithmetic_zh", 5)
+@task("add_large", 4)
+def add_large(rng: random.Random) -> Sample:
+    return _arithmetic(rng, "+", large=True)
+
+
+@task("subtract_large", 4)
+def subtract_large(rng: random.Random) -> Sample:
+    return _arithmetic(rng, "-", large=True)
+
+
+@task("multiply_large", 4)
+def multiply_large(rng: random.Random) -> Sample:
+    return _arithmetic(rng, "×", large=True)
+
+
+@task("arithmetic_zh", 7)
 def arithmetic_zh(rng: random.Random) -> Sample:
-    return _arithmetic(rng, rng.choice("++--××/"), True)
+    return _arithmetic(rng, rng.choice("++--××/"), zh=True)
 
 
-@task("add_three", 1.5)
+@task("add_three", 2)
 def add_three(rng: random.Random) -> Sample:
     a, b, c = (rng.randint(0, 20) for _ in range(3))
     if rng.random() < 0.2:
@@ -230,7 +261,7 @@ COUNT_DOWN = ("Count down from {n}.", "count backwards from {n}", "Count from {n
 COUNT_STEP = ("Count to {n} by {s}.", "Count by {s}s to {n}.", "count in steps of {s} to {n}", "Count in {s}s up to {n}.", "skip count by {s} to {n}")
 
 
-@task("count", 3)
+@task("count", 4)
 def count(rng: random.Random) -> Sample:
     kind = rng.randrange(8)
     n = rng.randint(2, COUNT_MAX)
@@ -268,7 +299,7 @@ LARGEST = ("What is the largest of {l}?", "largest number: {l}", "Which number i
 SMALLEST = ("What is the smallest of {l}?", "smallest number: {l}", "Which number is the smallest: {l}?", "min of {l}", "find the minimum of {l}")
 
 
-@task("sort_numbers", 5)
+@task("sort_numbers", 7)
 def sort_numbers(rng: random.Random) -> Sample:
     n = rng.choice((3, 3, 4, 4, 5))
     numbers = rng.sample(range(10 if rng.random() < 0.3 else 100), n)
@@ -334,7 +365,7 @@ CONVERT_ZH = ("{n}{u}等于多少{v}？", "{n}{u}是多少{v}？", "{n}{u}有多
 NO_UNIT = ("miles", "pounds", "gallons", "yards", "ounces", "acres", "light years", "watts", "volts", "bytes", "parsecs", "knots")
 
 
-@task("convert", 4)
+@task("convert", 5)
 def convert(rng: random.Random) -> Sample:
     if rng.random() < 0.25:
         return _celsius(rng) if rng.random() < 0.5 else _convert_zh(rng)

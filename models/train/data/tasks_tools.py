@@ -203,7 +203,7 @@ def _key(kind: str, values: Values) -> str:
     return f"tool {kind} {sorted(map(str, values.values()))}"
 
 
-@task("tool_call", 7, chainable=False)
+@task("tool_call", 10, chainable=False)
 def tool_call(rng: random.Random) -> Sample:
     """A question that one of the tools answers; some come after a first exchange."""
     kind = rng.choice(list(KINDS) + ["weather", "weather", "time"])
@@ -228,7 +228,7 @@ def _exchange(rng: random.Random, tool: Tool, asks: tuple[str, ...]) -> list[Mes
     return [_ask(rng, asks, values), _call(tool.call(values)), {"role": "tool", "content": content}, {"role": "assistant", "content": answer}]
 
 
-@task("tool_answer", 5, chainable=False)
+@task("tool_answer", 6, chainable=False)
 def tool_answer(rng: random.Random) -> Sample:
     kind = rng.choice(list(KINDS) + ["weather", "weather", "time"])
     tool, schemas = _tools(rng, kind)
@@ -241,7 +241,7 @@ def tool_answer(rng: random.Random) -> Sample:
     return Sample(messages, key, schemas)
 
 
-@task("tool_parallel", 2.5, chainable=False)
+@task("tool_parallel", 3, chainable=False)
 def tool_parallel(rng: random.Random) -> Sample:
     """Two cities in one question: two calls, two results, one answer."""
     kind = rng.choice(("weather", "weather", "time"))
@@ -259,7 +259,7 @@ def tool_parallel(rng: random.Random) -> Sample:
 UNRELATED = ("capitals", "facts", "small_talk", "opposites", "spell", "reverse", "calendar", "translate", "story", "json", "count", "echo", "countries", "facts_zh")
 
 
-@task("tool_none", 3.5, chainable=False)
+@task("tool_none", 4, chainable=False)
 def tool_none(rng: random.Random) -> Sample:
     """Tools are there but the question needs none, or none of them fits."""
     if rng.random() < 0.2:

@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* select.c - quickselect and quicksort of keys, greatest first.
+/* topk_keys.c - quickselect and quicksort of keys, greatest first.
  *
  * Pivots are medians of three.  The sort keeps the larger part on a stack of its own and goes on with the smaller
  * one, so the stack is as deep as the logarithm of n; runs below 16 keys are left to one insertion sort.
  */
-#include "kernels/cpu/select.h"
+#include "kernels/cpu/topk_keys.h"
 
 #define SHORT 16
 

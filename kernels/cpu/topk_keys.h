@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* select.h - (value, index) pairs as one 64-bit key: a greater key is a greater value or, of equal values, a smaller
+/* topk_keys.h - (value, index) pairs as one 64-bit key: a greater key is a greater value or, of equal values, a smaller
  * index.  So choosing and sorting the best is comparing integers.  -0 counts as 0. */
-#ifndef KERN_CPU_SELECT_H
-#define KERN_CPU_SELECT_H
+#ifndef KERN_CPU_TOPK_KEYS_H
+#define KERN_CPU_TOPK_KEYS_H
 
 #include "kernels/convert.h"
 
