@@ -189,7 +189,7 @@ TP_MUST_USE tp_status rt_bpe_encode(const rt_bpe *b, const rt_vocab *v, rt_bpe_s
 /* Room for n more ids. */
 TP_MUST_USE tp_status rt_tokens_reserve(rt_tokens *t, size_t n);
 
-/* ---- config.c: tokenizer_config.json and chat_template.jinja ---- */
+/* ---- tokenizer_config.c: tokenizer_config.json and chat_template.jinja ---- */
 
 typedef struct rt_tok_config {
     char *bos, *eos, *pad, *unk; /* owned; NULL = not given */

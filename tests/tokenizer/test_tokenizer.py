@@ -6,7 +6,7 @@
     python3 test_tokenizer.py --real DIR          every tokenizer directory below DIR, with a table of figures
     python3 test_tokenizer.py --time FILE --real DIR   speed on a text, beside `tokenizers`
 
-The C program that answers is found through TOKENIZER_DRIVER (ctest sets it) or --driver.  For every string: the ids are
+The C program that answers is TOKENIZER_DRIVER, --driver, or tests/tokenizer/tokenizer_driver below TPSERVE_BUILD.  For every string: the ids are
 equal, with and without special tokens and with added tokens read as text; the decoded text is equal, with and without
 skipping special tokens; the streamed text equals the decoded; and where the tokenizer loses nothing, decoding gives back
 the string (its NFC).  Byte strings that are no UTF-8 must be read as U+FFFD for every maximal ill-formed part.
@@ -31,16 +31,20 @@ ADD_SPECIAL, PARSE_SPECIAL, SKIP_SPECIAL, DECODE_ONLY = 1, 2, 4, 8
 STRINGS = int(os.environ.get("TOKENIZER_STRINGS", "20000"))
 SHOWN = 3
 GROUP = 256  # code points per string
+SHORT = 1000  # strings for instrumented builds
 SECONDS_PER_MB = 1.0
-SANITIZED = 8.0  # how much slower an instrumented build may be
+
+
+def find_driver():
+    build = pathlib.Path(os.environ.get("TPSERVE_BUILD", HERE.parents[1] / "build"))
+    return os.environ.get("TOKENIZER_DRIVER", str(build / "tests" / "tokenizer" / "tokenizer_driver"))
 
 
 class Driver:
     """The C tokenizer of one model directory behind a pipe."""
 
     def __init__(self, directory, program=None):
-        program = program or os.environ.get("TOKENIZER_DRIVER", "tokenizer_driver")
-        self.process = subprocess.Popen([program, str(directory)], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        self.process = subprocess.Popen([program or find_driver(), str(directory)], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
 
     def ask(self, flags, data):
         """(ids, decoded, streamed); None when the tokenizer refused."""
@@ -211,17 +215,28 @@ def pair(request):
     assert driver.close() == 0
 
 
-def test_equals_reference(pair):
-    family, driver = pair
-    tally = compare(family, driver, STRINGS)
+def check(pair, count, seed):
+    tally = compare(*pair, count, seed)
     print(tally)
     assert not tally.failed, "\n".join([str(tally), *tally.lines])
 
 
+def test_equals_reference(pair):
+    check(pair, STRINGS, 1)
+
+
+@pytest.mark.sanitizer
+def test_equals_reference_shortly(pair):
+    check(pair, SHORT, 2)
+
+
+@pytest.mark.sanitizer
+def test_hard_megabytes_end(pair):
+    assert len(time_hard(*pair)) == len(HARD)
+
+
 def test_a_megabyte_takes_a_second(pair):
-    family, driver = pair
-    limit = SECONDS_PER_MB * (SANITIZED if os.environ.get("TOKENIZER_SANITIZED") else 1)
-    slow = {name: s for name, s in time_hard(family, driver).items() if s > limit}
+    slow = {name: s for name, s in time_hard(*pair).items() if s > SECONDS_PER_MB}
     assert not slow
 
 
@@ -242,7 +257,7 @@ def time_text(family, program, path):
 def main():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("--real", type=pathlib.Path, default=DATA, help="directory of tokenizer directories (default: data/)")
-    p.add_argument("--driver", default=os.environ.get("TOKENIZER_DRIVER", "tokenizer_driver"))
+    p.add_argument("--driver", default=find_driver())
     p.add_argument("--strings", type=int, default=STRINGS)
     p.add_argument("--seed", type=int, default=1)
     p.add_argument("--time", metavar="FILE", help="only measure: load, and MB/s on this text")

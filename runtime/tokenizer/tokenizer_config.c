@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* config.c - tokenizer_config.json and chat_template.jinja beside tokenizer.json.
+/* tokenizer_config.c - tokenizer_config.json and chat_template.jinja beside tokenizer.json.
  *
  * Keys that count: bos_token, eos_token, pad_token, unk_token (a string or {"content": string}), add_bos_token,
  * model_max_length (transformers writes 1e30 for "no limit"), chat_template (a string, or a list of
