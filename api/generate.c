@@ -258,15 +258,21 @@ static void put_prompt_entry(api_gen *g, api_choice *c, const rt_event *ev)
     tp_buf_putc(b, '}');
 }
 
+/* Choice 0 reports for the prompt that all n choices share. */
+static void take_prompt_event(api_gen *g, api_choice *c, const rt_event *ev)
+{
+    if (g->params.prompt_logprobs >= 0)
+        put_prompt_entry(g, c, ev);
+    if (!g->params.echo || g->params.n_logprobs < 0)
+        return;
+    for (int j = 0; j < g->params.n; j++)
+        api_text_add_token(g, c + j, ev);
+}
+
 static void take_event(api_gen *g, api_choice *c, const rt_event *ev)
 {
     switch (ev->kind) {
-    case RT_EVENT_PROMPT:
-        if (g->params.prompt_logprobs >= 0)
-            put_prompt_entry(g, c, ev);
-        if (g->params.echo && g->params.n_logprobs >= 0)
-            api_text_add_token(g, c, ev);
-        return;
+    case RT_EVENT_PROMPT: take_prompt_event(g, c, ev); return;
     case RT_EVENT_TOKEN:
         c->n_tokens++;
         g->completion_tokens++;

@@ -133,6 +133,37 @@ static void release_text(const rt_output *o, rt_choice *c, int32_t token, rt_end
     *emit = c->held_len - held_back(d, c->held, c->held_len);
 }
 
+/* The first prompt token has no logprob: nothing comes before it. */
+static void push_first_prompt(rt_choice *c)
+{
+    rt_event ev = {.kind = RT_EVENT_PROMPT,
+                   .choice = c->index,
+                   .token = c->request->desc.prompt[0],
+                   .logprob = NAN,
+                   .stop_token = -1,
+                   .stop_string = -1};
+
+    rt_request_push(c->request, &ev);
+    c->next_prompt = 1;
+}
+
+/* Prompts of one token yield no result rows, but their one entry is due all the same. */
+static void complete_prompt(rt_choice *c)
+{
+    if (c->index == 0 && c->next_prompt == 0 && c->request->desc.sampling.n_prompt_logprobs >= 0)
+        push_first_prompt(c);
+}
+
+void rt_output_prompt(rt_output *o, rt_choice *c, const rt_step_result *res)
+{
+    rt_event ev = token_event(RT_EVENT_PROMPT, c, res);
+
+    (void)o;
+    complete_prompt(c);
+    rt_request_push(c->request, &ev);
+    c->next_prompt++;
+}
+
 rt_ending rt_output_token(rt_output *o, rt_choice *c, const rt_step_result *res)
 {
     rt_event ev = token_event(RT_EVENT_TOKEN, c, res);
@@ -142,6 +173,7 @@ rt_ending rt_output_token(rt_output *o, rt_choice *c, const rt_step_result *res)
 
     if (end.finish == RT_FINISH_ERROR)
         return end;
+    complete_prompt(c);
     count_token(o, c);
     ev.hidden = end.finish == RT_FINISH_STOP;
     if (!ev.hidden)
@@ -155,24 +187,6 @@ rt_ending rt_output_token(rt_output *o, rt_choice *c, const rt_step_result *res)
         (c->n_generated >= p->max_tokens || c->seq.n_total >= o->max_model_len))
         end.finish = RT_FINISH_LENGTH;
     return end;
-}
-
-void rt_output_prompt(rt_output *o, rt_choice *c, const rt_step_result *res)
-{
-    rt_event ev = token_event(RT_EVENT_PROMPT, c, res);
-
-    (void)o;
-    if (c->next_prompt == 0) {
-        rt_event first = ev;
-
-        first.token = c->request->desc.prompt[0];
-        first.logprob = NAN;
-        first.n_top = 0;
-        rt_request_push(c->request, &first);
-        c->next_prompt = 1;
-    }
-    rt_request_push(c->request, &ev);
-    c->next_prompt++;
 }
 
 static void count_finish(rt_output *o, const rt_choice *c, rt_finish finish)
@@ -211,6 +225,8 @@ void rt_output_finish(rt_output *o, rt_choice *c, const rt_ending *end)
 
     TP_ASSERT(!c->finished);
     c->finished = true;
+    if (end->finish == RT_FINISH_LENGTH)
+        complete_prompt(c);
     if (end->stop_string < 0)
         c->held_len += rt_detok_finish(&c->detok, c->held + c->held_len);
     ev.text = c->held;
