@@ -8,7 +8,8 @@
 
 #include "base/clock.h"
 
-#define LOOK_EVERY 1024 /* charged units between two looks at the clock */
+#define ARENA_OVERHEAD 64 /* at least what the arena takes beside a request: header and alignment */
+#define LOOK_EVERY     1024 /* charged units between two looks at the clock */
 
 /* ---- failure ---- */
 
@@ -87,7 +88,7 @@ tp_status rt_tmpl_alloc(rt_render *r, size_t size, void *out_pointer)
     void *p = tp_arena_alloc(&r->arena, size);
 
     if (TP_UNLIKELY(p == NULL))
-        return rt_tmpl_no_memory(r, size + 2 * sizeof(void *) * 4);
+        return rt_tmpl_no_memory(r, size + ARENA_OVERHEAD);
     memcpy(out_pointer, &p, sizeof p);
     return TP_OK;
 }
