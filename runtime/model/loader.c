@@ -29,7 +29,7 @@
 #include "runtime/model/progress.h"
 #include "runtime/model/safetensors.h"
 
-#define BLOCK_BYTES     (8u << 20)
+#define BLOCK_BYTES     (4u << 20)
 #define BLOCK_ROWS      64 /* blocks hold a multiple of so many rows: packed tiles are not torn */
 #define RING            4  /* blocks in flight */
 #define ROUNDS_MAX      16

@@ -195,6 +195,9 @@ tp_status rt_model_load(rt_model **out, const rt_config *c, const rt_shard *s, k
         return st;
     }
     m->load_seconds = (double)(tp_now_ns() - start) / (double)TP_NS_PER_S;
+    if (!o->dummy_weights)
+        tp_info("model", "read %.2f GB in %.2f s, %.2f GB/s per rank", (double)m->load_bytes / 1e9,
+                m->load_seconds, (double)m->load_bytes / 1e9 / m->load_seconds);
     *out = m;
     return TP_OK;
 }

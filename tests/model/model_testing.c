@@ -157,6 +157,7 @@ tp_status tm_step(tm_model *m, const tm_part *parts, int n_parts)
     int32_t ids[TM_TOKENS], pos[TM_TOKENS], index[TM_TOKENS], tables[N_BLOCKS];
     kern_attn_seq seqs[TM_SEQS];
     rt_batch b = {.ids = ids, .pos = pos, .kv_index = index, .seqs = seqs, .block_tables = tables};
+    tp_status st;
 
     for (int p = 0; p < n_parts; p++) {
         const tm_part *part = &parts[p];
@@ -178,7 +179,10 @@ tp_status tm_step(tm_model *m, const tm_part *parts, int n_parts)
         }
     }
     b.n_seqs = n_parts;
-    TP_TRY(rt_model_forward(m->model, m->kv, &b));
+    tp_mem_forbid(true);
+    st = rt_model_forward(m->model, m->kv, &b);
+    tp_mem_forbid(false);
+    TP_TRY(st);
     for (int p = 0; p < n_parts; p++) {
         for (int done = 0; parts[p].logits != NULL && done < parts[p].n;
              done += RT_LOGIT_ROWS_MAX) {

@@ -10,7 +10,7 @@
 
 #include <cmocka.h>
 
-#include "runtime/model/inspect.h"
+#include "runtime/model/model_inspect.h"
 #include "tests/unit/model/model_files.h"
 
 #define QWEN_72B                                                                                       \

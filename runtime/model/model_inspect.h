@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* inspect.h - what a model directory holds and what each rank would keep of it; reads headers, never weights.
+/* model_inspect.h - what a model directory holds and what each rank would keep of it; reads headers, never weights.
  *
  * Works from config.json alone when the weights are not there.  Threads: any.
  */
-#ifndef RT_INSPECT_H
-#define RT_INSPECT_H
+#ifndef RT_MODEL_INSPECT_H
+#define RT_MODEL_INSPECT_H
 
 #include "runtime/model/model.h"
 

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* inspect.c - see inspect.h. */
-#include "runtime/model/inspect.h"
+/* model_inspect.c - see model_inspect.h. */
+#include "runtime/model/model_inspect.h"
 
 #include <inttypes.h>
 #include <stdio.h>

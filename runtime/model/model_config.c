@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* config.c - config.json and generation_config.json of a Hugging Face directory.
+/* model_config.c - config.json and generation_config.json of a Hugging Face directory.
  *
  * One row of `arch_rows` per architecture says what its keys mean and default to; nothing else in the runtime asks
  * which architecture it is.  Both generations of keys are read: "torch_dtype", "rope_theta", "rope_scaling" (v4) and
