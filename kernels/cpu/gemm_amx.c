@@ -26,9 +26,11 @@ extern const gemm_kernels kern_cpu_gemm_amx_emulated;
 
 typedef float lanes __attribute__((vector_size(64)));
 
-static inline void fetch_bytes(const uint8_t *p, int bytes)
+/* One of the four parts of a step's prefetch, so that they lie evenly between the loads. */
+static inline __attribute__((always_inline)) void fetch_part(const uint8_t *p, int step_bytes,
+                                                             int part)
 {
-    for (int i = 0; i < bytes; i += 64)
+    for (int i = part * step_bytes / 4; i < (part + 1) * step_bytes / 4; i += 64)
         __builtin_prefetch(p + i, 0, 2);
 }
 
@@ -68,17 +70,20 @@ static inline __attribute__((always_inline)) void run_rows16(const gemm_tile *t,
         tile_zero(3);
     }
     for (int64_t k = 0; k < t->k; k += GEMM_A_TILE_K) {
-        fetch_bytes(fetch, fetch_step);
-        fetch += fetch_step;
         tile_load(4, a, TILE_BYTES);
+        fetch_part(fetch, fetch_step, 0);
         tile_load(5, w, W_STRIDE);
+        fetch_part(fetch, fetch_step, 1);
         tile_load(6, w + 64, W_STRIDE);
-        tile_load(7, w + 128, W_STRIDE);
         tile_dot(0, 4, 5);
-        tile_load(5, w + 192, W_STRIDE);
+        fetch_part(fetch, fetch_step, 2);
+        tile_load(7, w + 128, W_STRIDE);
         tile_dot(1, 4, 6);
+        fetch_part(fetch, fetch_step, 3);
+        tile_load(5, w + 192, W_STRIDE);
         tile_dot(2, 4, 7);
         tile_dot(3, 4, 5);
+        fetch += fetch_step;
         a += GEMM_A_TILE_BYTES;
         w += STEP_BYTES;
     }
@@ -109,16 +114,19 @@ static inline __attribute__((always_inline)) void run_rows32_half(const gemm_til
         tile_zero(3);
     }
     for (int64_t k = 0; k < t->k; k += GEMM_A_TILE_K) {
-        fetch_bytes(fetch, fetch_step);
-        fetch += fetch_step;
+        fetch_part(fetch, fetch_step, 0);
         tile_load(4, a0, TILE_BYTES);
+        fetch_part(fetch, fetch_step, 1);
         tile_load(6, w, W_STRIDE);
-        tile_load(5, a1, TILE_BYTES);
-        tile_load(7, w + 64, W_STRIDE);
         tile_dot(0, 4, 6);
+        fetch_part(fetch, fetch_step, 2);
+        tile_load(7, w + 64, W_STRIDE);
         tile_dot(1, 4, 7);
+        fetch_part(fetch, fetch_step, 3);
+        tile_load(5, a1, TILE_BYTES);
         tile_dot(2, 5, 6);
         tile_dot(3, 5, 7);
+        fetch += fetch_step;
         a0 += GEMM_A_TILE_BYTES;
         a1 += GEMM_A_TILE_BYTES;
         w += STEP_BYTES;

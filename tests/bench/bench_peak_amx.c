@@ -15,6 +15,10 @@ double bench_tile_amx(int64_t n)
         config[16 + 2 * i] = 64; /* bytes of a row */
         config[48 + i] = 16;     /* rows */
     }
+    __asm__ volatile(""
+                     :
+                     : "r"(config)
+                     : "memory"); /* the intrinsic names 8 of the 64 bytes as read */
     _tile_loadconfig(config);
     _tile_zero(0);
     _tile_zero(1);
