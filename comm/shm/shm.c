@@ -51,6 +51,7 @@
 
 typedef struct shm_seat {
     _Alignas(COMM_LINE) _Atomic uint32_t arrived; /* last call of this rank, for messages */
+    _Atomic int32_t cpu;                          /* where this rank ran when it arrived */
     _Atomic uint32_t pid;
     comm_bell tail; /* control messages taken by this rank */
 } shm_seat;
@@ -138,14 +139,30 @@ static comm_patience patience_of(const shm_group *s)
         .abort = &s->head->abort, .spin_ns = s->spin_ns, .timeout_ms = s->base.timeout_ms};
 }
 
+/* True when a rank that is still missing was last seen on our core: a busy machine's scheduler may put ranks together
+ * even when there is a core for each, and spinning would then keep the missing one from running. */
+static bool shares_core(const shm_group *s, uint32_t seq, int cpu)
+{
+    for (int r = 0; r < s->base.size; r++) {
+        const shm_seat *seat = &s->head->seat[r];
+
+        if ((int32_t)(atomic_load_explicit(&seat->arrived, memory_order_relaxed) - seq) < 0 &&
+            atomic_load_explicit(&seat->cpu, memory_order_relaxed) == cpu)
+            return true;
+    }
+    return false;
+}
+
 /* Returns when every rank has called it as often as this one. */
 static tp_status meet(shm_group *s, const char *what)
 {
     shm_head *h = s->head;
     uint32_t seq = ++s->seq;
+    int cpu = sched_getcpu();
     comm_patience p;
     tp_status st;
 
+    atomic_store_explicit(&h->seat[s->base.rank].cpu, cpu, memory_order_relaxed);
     atomic_store_explicit(&h->seat[s->base.rank].arrived, seq, memory_order_relaxed);
     if (atomic_fetch_add_explicit(&h->count, 1, memory_order_acq_rel) + 1 ==
         (uint32_t)s->base.size * seq) {
@@ -153,6 +170,8 @@ static tp_status meet(shm_group *s, const char *what)
         return TP_OK;
     }
     p = patience_of(s);
+    if (shares_core(s, seq, cpu))
+        p.spin_ns = 0;
     st = comm_bell_wait(&h->go, seq, &p);
     if (TP_LIKELY(st == TP_OK))
         return TP_OK;
