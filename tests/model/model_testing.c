@@ -75,7 +75,8 @@ static tp_status open_parts(tm_model *m, const tm_options *o)
                             .dummy_weights = o->dummy};
     kern_kv_desc kv;
 
-    TP_TRY(o->ops->open(&m->be, &(kern_open_args){.n_threads = 1, .isa = o->isa}));
+    TP_TRY(o->ops->open(&m->be, &(kern_open_args){.n_threads = o->n_threads > 0 ? o->n_threads : 1,
+                                                  .isa = o->isa}));
     TP_TRY(rt_shard_plan(&m->shard, &m->config, comm_size(m->group), comm_rank(m->group), o->dtype,
                          o->dtype));
     TP_TRY(rt_model_load(&m->model, &m->config, &m->shard, m->be, m->group, &opt));

@@ -40,6 +40,7 @@ typedef struct tm_options {
     const kern_ops *ops;
     const char *isa;   /* NULL: best */
     comm_group *group; /* of this rank */
+    int n_threads;     /* 0: one */
     bool dummy;        /* random weights instead of the checkpoint's */
 } tm_options;
 
