@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* gemm_avx2.c - micro-kernels for AVX2 with FMA and F16C: 16 registers, so up to 4 rows x 16 columns at a time.
+/* gemm_avx2.c - micro-kernels for AVX2 with FMA and F16C: 16 registers, so 1 row x 64 columns, 2 x 32 or 4 x 16.
  *
  * A BF16 pair is widened to two vectors of floats by a shift and a mask; even k first, then odd.
  */

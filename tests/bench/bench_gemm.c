@@ -12,6 +12,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include <omp.h>
+
 #include "base/clock.h"
 #include "base/mem.h"
 #include "bench_dnnl.h"
@@ -246,6 +248,7 @@ int main(int argc, char **argv)
     }
     if (b.ops->open(&b.be, &open) != TP_OK)
         return 1;
+    omp_set_num_threads(b.be->n_threads); /* for oneDNN */
     printf("matrix product, %s, %s, %d threads; oneDNN: %s\n", b.be->isa, kern_dtype_name(b.dtype),
            b.be->n_threads, bench_dnnl_version());
     print_limits(&b);
