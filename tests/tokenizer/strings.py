@@ -20,12 +20,15 @@ COUNTS = [2, 3, 5, 7, 8, 15, 16, 17, 31, 32, 33, 34, 63, 64, 65, 129, 300, 1000]
 
 
 def code_points():
-    """Every scalar value but private use; unassigned ones too."""
-    return [c for c in map(chr, range(0x110000)) if unicodedata.category(c) not in ("Cs", "Co")]
+    """Every assigned character but private use; of the unassigned those of the first two planes and a sample beyond."""
+    def wanted(c):
+        category = unicodedata.category(c)
+        return category not in ("Cs", "Co") and (category != "Cn" or ord(c) < 0x20000 or ord(c) % 64 == 0)
+    return [c for c in map(chr, range(0x110000)) if wanted(c)]
 
 
 def assigned():
-    return [c for c in code_points() if unicodedata.category(c) != "Cn"]
+    return [c for c in map(chr, range(0x110000)) if unicodedata.category(c) not in ("Cs", "Co") and unicodedata.category(c) != "Cn"]
 
 
 class Generator:
