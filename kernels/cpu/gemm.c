@@ -4,7 +4,7 @@
  * Work is cut into units of one panel (64 output columns) and one block of rows; each thread takes a run of
  * consecutive units, so that with few rows its weights are one stream from memory.  Inside a unit the loops are
  *
- *   group of chunks of k        a part of the panel that stays in L2
+ *   group of chunks of k        a part of the panel that stays in a cache
  *     tile of rows              as many as the registers hold
  *       chunk                   the micro-kernel; partial sums in slots (gemm_plan.h)
  *
@@ -75,11 +75,13 @@ static size_t local_bytes(int64_t m)
 
 size_t kern_cpu_gemm_scratch_bytes(const kern_backend *be, int m_max, int64_t n_max, int64_t k_max)
 {
+    bool tiles = ((const kern_cpu_backend *)be)->isa == KERN_CPU_AMX;
+
     (void)n_max;
     if (m_max <= 0)
         return 0;
     return 64 + (size_t)be->n_threads * local_bytes(m_max) +
-           kern_cpu_gemm_packed_bytes(m_max, k_max);
+           (tiles ? kern_cpu_gemm_packed_bytes(m_max, k_max) : 0);
 }
 
 /* How fast tile `t` of `n` fetches: alone, ahead of itself; else the first ones share the next group, so thinly that
@@ -254,7 +256,7 @@ static void run_job(gemm_job *job, uint8_t *scratch, int n_threads)
 tp_status kern_cpu_gemm(kern_backend *be, const kern_gemm_args *a)
 {
     const kern_weight *w = a->w;
-    gemm_job job = {.args = a, .w = w, .a = a->in};
+    gemm_job job; /* some KiB: not cleared */
     int64_t tiles;
     uintptr_t scratch = ((uintptr_t)a->scratch + 63) / 64 * 64;
 
@@ -264,6 +266,9 @@ tp_status kern_cpu_gemm(kern_backend *be, const kern_gemm_args *a)
     if (a->scratch == NULL)
         return TP_FAIL(TP_ERR_INVALID, "gemm: scratch is NULL, expected %zu bytes",
                        kern_cpu_gemm_scratch_bytes(be, a->m, w->desc.n, w->desc.k));
+    job.args = a;
+    job.w = w;
+    job.a = a->in;
     job.kn = kern_cpu_gemm_kernels(kern_cpu_of(be)->isa, w->desc.dtype);
     job.a_stride = (size_t)w->desc.k * kern_dtype_bytes(kern_act_dtype(w->desc.dtype));
     tiles = (a->m + job.kn->mr - 1) / job.kn->mr;

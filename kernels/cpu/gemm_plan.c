@@ -4,8 +4,8 @@
 
 #include <string.h>
 
-#define LONG_CHUNKS                                                                                \
-    (GEMM_CHUNKS_MAX - TP_SEG_MAX) /* chunks that are as long as they may be, at most */
+/* Chunks that are as long as they may be, at most; each segment may end with a shorter one. */
+#define LONG_CHUNKS (GEMM_CHUNKS_MAX - TP_SEG_MAX)
 
 static int64_t round_up(int64_t x, int64_t to)
 {
@@ -107,7 +107,7 @@ void kern_cpu_gemm_plan(gemm_plan *p, const kern_gemm_args *a, const gemm_kernel
 size_t kern_cpu_gemm_packed_bytes(int64_t m, int64_t k)
 {
     int64_t row_tiles = (m + GEMM_A_TILE_ROWS - 1) / GEMM_A_TILE_ROWS;
-    int64_t k_tiles = k / GEMM_A_TILE_K + GEMM_CHUNKS_MAX;
+    int64_t k_tiles = k / GEMM_A_TILE_K + TP_SEG_MAX; /* each segment may end with part of one */
 
     return (size_t)(row_tiles * k_tiles) * GEMM_A_TILE_BYTES;
 }
