@@ -16,11 +16,11 @@
 #include "base/mem.h"
 
 #define CAP_FIRST ((size_t)64)
+#define LEN_MAX   (SIZE_MAX / 2) /* leaves room for the NUL and for sums of two lengths */
 
 void tp_buf_init(tp_buf *b, size_t max)
 {
-    *b = (tp_buf){.max =
-                      max < SIZE_MAX / 2 ? max : SIZE_MAX / 2}; /* room for the NUL and for sums */
+    *b = (tp_buf){.max = max < LEN_MAX ? max : LEN_MAX};
 }
 
 void tp_buf_release(tp_buf *b)

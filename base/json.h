@@ -40,7 +40,7 @@ TP_MUST_USE tp_status tp_json_parse_file(tp_json **out, const char *path, size_t
                                          const tp_json_limits *limits);
 void tp_json_free(tp_json *root); /* NULL is fine */
 
-tp_json_type tp_json_kind(const tp_json *v); /* NULL (an absent member) is TP_JSON_NULL */
+tp_json_type tp_json_kind(const tp_json *v);   /* NULL (an absent member) is TP_JSON_NULL */
 const char *tp_json_kind_name(tp_json_type t); /* "null", "boolean", "number", ... */
 
 /* Member by exact name; NULL when absent or v is no object.  O(members): iterate instead in large objects. */
