@@ -403,6 +403,31 @@ static void test_attn_invariance(void **state)
     invariance_case(state, (shape){32, 4, 2, 16, 37, KERN_DTYPE_BF16, 600, 0});
 }
 
+/* What lies before the window is not looked at: NaN tokens, and blocks that were given back. */
+static void test_attn_before_window(void **state)
+{
+    enum { CTX = 600, ROWS = 3, WINDOW = 101, FIRST = CTX - ROWS - WINDOW + 1 };
+    kern_backend *be = kt_open(state, 2);
+    kt_rng rng = {17};
+    world w = world_new(be, (shape){32, 4, 2, 16, WINDOW, KERN_DTYPE_BF16, CTX, 0}, &rng);
+    size_t bytes = ROWS * 128 * sizeof(float);
+    float *a = kt_zeros(bytes), *b = kt_zeros(bytes), nan[2 * 32];
+    const piece last = {0, CTX - ROWS, CTX};
+
+    attend(&w, &last, 1, a, KERN_DTYPE_F32);
+    for (int i = 0; i < 2 * 32; i++)
+        nan[i] = NAN;
+    for (int t = 0; t < FIRST; t++)
+        put_tokens(&w, nan, nan, &(int32_t){slot_of(&w, 0, t)}, 1, LAYER);
+    for (int i = 0; i < FIRST / 16; i++)
+        w.tables[i] = -1;
+    attend(&w, &last, 1, b, KERN_DTYPE_F32);
+    kt_same_bits("attn without what lies before the window", a, b, bytes);
+    kt_free(a), kt_free(b);
+    world_free(&w);
+    kt_close(be);
+}
+
 /* Copied blocks hold the same. */
 static void test_kv_copy(void **state)
 {
@@ -576,9 +601,13 @@ static void test_qkv_then_attn(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        KT_EACH(test_attn),          KT_EACH(test_attn_every_ctx),
-        KT_EACH(test_attn_empty),    KT_EACH_CPU(test_attn_invariance),
-        KT_EACH(test_kv_copy),       KT_EACH(test_qkv),
+        KT_EACH(test_attn),
+        KT_EACH(test_attn_every_ctx),
+        KT_EACH(test_attn_empty),
+        KT_EACH_CPU(test_attn_invariance),
+        KT_EACH(test_attn_before_window),
+        KT_EACH(test_kv_copy),
+        KT_EACH(test_qkv),
         KT_EACH(test_qkv_then_attn),
     };
 
