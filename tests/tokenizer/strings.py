@@ -28,7 +28,7 @@ def code_points():
 
 
 def assigned():
-    return [c for c in map(chr, range(0x110000)) if unicodedata.category(c) not in ("Cs", "Co") and unicodedata.category(c) != "Cn"]
+    return [c for c in map(chr, range(0x110000)) if unicodedata.category(c) not in ("Cn", "Cs", "Co")]
 
 
 class Generator:
