@@ -18,6 +18,8 @@ if [ "$(id -u)" -eq 0 ]; then
     export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1
 fi
 
+export OMP_WAIT_POLICY=passive # ranks and tests share cores: threads that spin would slow each other down
+
 # note STAGE passed|failed|skipped COUNT: counted by summary.py together with the XML reports.
 note() {
     echo "$1 $2 $3" >>"$results/notes.txt"
