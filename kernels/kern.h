@@ -142,9 +142,9 @@ typedef struct kern_attn_args {
     int64_t q_stride; /* elements */
     kern_kv *kv;
     int layer;
-    const kern_attn_seq *seqs; /* [n_seqs] */
-    const int32_t *block_tables;
-    const int32_t *kv_of_q; /* [n_q] */
+    const kern_attn_seq *seqs;   /* [n_seqs] */
+    const int32_t *block_tables; /* entries wholly before a row's window are not read */
+    const int32_t *kv_of_q;      /* [n_q] */
     int n_seqs, n_q, head_dim;
     float scale;
     int window;           /* 0 = full; else key j is seen by position i iff i - window < j <= i */

@@ -264,10 +264,10 @@ static void finish(const attn_job *job, int64_t row, int head, float *o, float s
 static void attend_block(const attn_job *job, const vec_block *b, const thread_space *t)
 {
     load_queries(job, b, t->q);
-    for (int i = 0; i < b->n; i++)
+    for (int i = 0; i < b->n; i++) {
         t->max[i] = -INFINITY;
-    for (int i = 0; i < b->n; i++) /* what a row without anything to see keeps: 0 / 0 */
         t->sum[i] = 0.0f;
+    }
     memset(t->o, 0, (size_t)b->n * (size_t)job->hd * sizeof *t->o);
     for (int tile = b->begin / TILE; tile * TILE < b->end; tile++) {
         attend_tile(job, b, tile, t);
