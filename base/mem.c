@@ -15,6 +15,8 @@
 #include <string.h>
 #include <sys/mman.h>
 
+#define PAGE_BYTES                                                                                 \
+    ((size_t)4 << 10) /* the tail of a large block is small pages: nothing is wasted */
 #define HUGE_BYTES  ((size_t)2 << 20)
 #define LARGE_BYTES ((size_t)4 << 20)
 #define FAIL_OFF    INT64_C(-1)
@@ -112,13 +114,18 @@ static void *map_aligned(size_t align, size_t bytes)
     return base;
 }
 
+size_t tp_aligned_bytes(size_t size)
+{
+    return size < LARGE_BYTES ? size : (size + PAGE_BYTES - 1) & ~(PAGE_BYTES - 1);
+}
+
 static void *large_alloc(size_t align, size_t size)
 {
     mapping *m = malloc(sizeof *m);
 
     if (m == NULL || size > SIZE_MAX - HUGE_BYTES)
         goto fail;
-    m->bytes = (size + HUGE_BYTES - 1) & ~(HUGE_BYTES - 1);
+    m->bytes = tp_aligned_bytes(size);
     m->base = map_aligned(align > HUGE_BYTES ? align : HUGE_BYTES, m->bytes);
     if (m->base == NULL)
         goto fail;

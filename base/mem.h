@@ -21,6 +21,8 @@ void tp_free(void *p); /* NULL is fine; also frees tp_aligned_alloc() */
 
 /* `align` is a power of two >= 16; contents are zero.  Large blocks ask for huge pages. */
 void *tp_aligned_alloc(size_t align, size_t size);
+/* Bytes that such a block takes from the system: large ones are whole pages.  For memory plans. */
+size_t tp_aligned_bytes(size_t size);
 
 /* While true, an allocation by this thread is a bug (TP_ASSERT).  Nests by counting. */
 void tp_mem_forbid(bool on);
