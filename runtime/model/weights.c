@@ -55,6 +55,12 @@ static void place_layer_vectors(rt_layer *l, const rt_config *c, const rt_shard 
     }
 }
 
+/* What one matrix takes: the backend's packing, rounded as the allocator does. */
+static size_t taken_bytes(const kern_backend *be, const kern_weight_desc *d)
+{
+    return tp_aligned_bytes(be->ops->weight_bytes(be, d));
+}
+
 int64_t rt_weights_bytes(const rt_config *c, const rt_shard *s, const kern_backend *be,
                          kern_dtype dtype)
 {
@@ -67,10 +73,10 @@ int64_t rt_weights_bytes(const rt_config *c, const rt_shard *s, const kern_backe
 
     layer_descs(c, s, dtype, d);
     for (int i = 0; i < N_MATRICES; i++)
-        matrices += be->ops->weight_bytes(be, &d[i]);
-    matrices = matrices * (size_t)c->n_layers + be->ops->weight_bytes(be, &head);
+        matrices += taken_bytes(be, &d[i]);
+    matrices = matrices * (size_t)c->n_layers + taken_bytes(be, &head);
     if (!c->tied)
-        matrices += be->ops->weight_bytes(be, &embed);
+        matrices += taken_bytes(be, &embed);
     for (int l = 0; l < c->n_layers; l++)
         place_layer_vectors(&layer, c, s, &vectors);
     (void)rt_slab_take(&vectors, c->hidden, sizeof(float));
