@@ -28,11 +28,15 @@ typedef enum tp_json_type {
 typedef struct tp_json_limits {
     int depth_max;             /* 0 = 64 */
     bool allow_duplicate_keys; /* false: an object with a repeated key is refused */
+    const char *const *
+        free_members; /* NULL-ended names, or NULL: inside the values of such members, wherever they
+                                      * stand, keys may repeat (objects that callers fill as they like) */
+    size_t values_max; /* scalars, arrays and objects in the document; 0 = no limit */
     bool allow_nul; /* true: \u0000 is let through (vocabularies hold it); strings are cut there */
 } tp_json_limits;
 
 /* Parses len bytes.  Errors (text kept, not logged): FORMAT for bad JSON with the byte offset; INVALID for a
- * duplicate key ("duplicate key \"n\""); LIMIT for depth; NOMEM. limits NULL = defaults. */
+ * duplicate key ("duplicate key \"n\""); LIMIT for depth and number of values; NOMEM. limits NULL = defaults. */
 TP_MUST_USE tp_status tp_json_parse(tp_json **out, const char *text, size_t len,
                                     const tp_json_limits *limits);
 /* Reads and parses a file of at most max bytes; failures are logged with the path. */

@@ -27,6 +27,8 @@ typedef struct key_set {
 
 typedef struct level {
     bool is_object;
+    bool free;       /* keys may repeat here and below */
+    bool value_free; /* and in the value of the member that was named last */
     uint64_t number; /* of the object, counted through the document */
 } level;
 
@@ -37,6 +39,7 @@ typedef struct scanner {
     tp_json_scan_result *out;
     int depth, depth_max;
     uint64_t n_objects;
+    size_t n_values;
     key_set keys;
     tp_buf key_text; /* a key with its escapes resolved */
     uint8_t hash_key[16];
@@ -344,16 +347,26 @@ static tp_status check_key(scanner *s, size_t start)
     return known ? duplicate_key(key, n) : TP_OK;
 }
 
+static bool is_free_member(const scanner *s, const char *key, size_t n)
+{
+    for (const char *const *name = s->limits->free_members; name != NULL && *name != NULL; name++)
+        if (strlen(*name) == n && memcmp(*name, key, n) == 0)
+            return true;
+    return false;
+}
+
 /* A member's name and colon. */
 static tp_status scan_key(scanner *s)
 {
+    level *top = &s->levels[s->depth - 1];
     size_t start = s->pos + 1;
 
     if (peek(s) != '"')
         return bad(s, "a name in double quotes");
     TP_TRY(scan_string(s, NULL));
-    if (!s->limits->allow_duplicate_keys)
+    if (!s->limits->allow_duplicate_keys && !top->free)
         TP_TRY(check_key(s, start));
+    top->value_free = top->free || is_free_member(s, s->text + start, s->pos - 1 - start);
     skip_space(s);
     if (peek(s) != ':')
         return bad(s, "':'");
@@ -366,12 +379,15 @@ static tp_status scan_key(scanner *s)
 static tp_status open_level(scanner *s, bool *empty)
 {
     bool is_object = s->text[s->pos] == '{';
+    const level *outer = s->depth > 0 ? &s->levels[s->depth - 1] : NULL;
+    bool free = outer != NULL && (outer->is_object ? outer->value_free : outer->free);
 
     if (s->depth == s->depth_max)
         return TP_REJECT(TP_ERR_LIMIT, "JSON at byte %zu: nested deeper than %d levels", s->pos,
                          s->depth_max);
     s->pos++;
-    s->levels[s->depth++] = (level){is_object, is_object ? ++s->n_objects : 0};
+    s->levels[s->depth++] =
+        (level){.is_object = is_object, .free = free, .number = is_object ? ++s->n_objects : 0};
     skip_space(s);
     *empty = peek(s) == (is_object ? '}' : ']');
     if (*empty) {
@@ -413,6 +429,9 @@ static tp_status scan_value(scanner *s, bool *opened)
     bool empty = false;
 
     *opened = false;
+    if (++s->n_values > s->limits->values_max && s->limits->values_max > 0)
+        return TP_REJECT(TP_ERR_LIMIT, "JSON at byte %zu: more than %zu values", s->pos,
+                         s->limits->values_max);
     switch (peek(s)) {
     case '{':
     case '[':
