@@ -153,7 +153,7 @@ static bool settle_length(api_gen *g, const api_prompt *p, api_problem *problem)
         return api_refuse(problem, 400, "invalid_value", prompt_name,
                           "%s: the prompt is empty: it has no tokens", prompt_name);
     if (want < 0)
-        want = g->params.chat ? room : 16;
+        want = g->params.chat ? room : API_TEXT_MAX_TOKENS;
     if (g->params.max_tokens < 0 && !g->params.chat && want > room && room > 0)
         want = room;
     if (cap > 0 && want > cap)
@@ -166,19 +166,23 @@ static bool settle_length(api_gen *g, const api_prompt *p, api_problem *problem)
             "/ the prompt is longer than the model's context length)",
             (long long)info->max_model_len, (long long)n, (long long)want, name);
     g->params.sampling.max_tokens = (int32_t)want;
-    if (g->params.sampling.min_tokens > want)
-        g->params.sampling.min_tokens = (int32_t)want;
     return true;
 }
 
-static void truncate_prompt(const api_gen *g, api_prompt *p)
+/* Keeps the last tokens; what is echoed is the text of those. */
+static bool truncate_prompt(const api_gen *g, api_prompt *p, api_problem *problem)
 {
     size_t keep = (size_t)g->params.truncate_prompt_tokens;
 
     if (keep == 0 || p->tokens.n <= keep)
-        return;
+        return true;
     memmove(p->tokens.ids, p->tokens.ids + (p->tokens.n - keep), keep * sizeof *p->tokens.ids);
     p->tokens.n = keep;
+    tp_buf_reset(&p->text);
+    if (g->params.echo &&
+        rt_tokenizer_decode(g->tokenizer, p->tokens.ids, keep, false, &p->text) != TP_OK)
+        return api_refuse(problem, 503, "out_of_memory", NULL, "Out of memory for the request.");
+    return true;
 }
 
 static void on_events(void *ctx)
@@ -208,6 +212,8 @@ static tp_status submit(api_gen *g, api_prompt *p)
                          .ctx = g,
                          .batched = !q->stream};
 
+    if (d.sampling.min_tokens > d.sampling.max_tokens)
+        d.sampling.min_tokens = d.sampling.max_tokens; /* capped by the rest of the context */
     return rt_engine_submit(g->engine, &d, &p->request);
 }
 
@@ -415,8 +421,8 @@ void api_gen_start(api_gen *g)
 
     settle_sampling(g);
     for (int i = 0; i < g->n_prompts; i++) {
-        truncate_prompt(g, &g->prompts[i]);
-        if (!settle_length(g, &g->prompts[i], &problem)) {
+        if (!truncate_prompt(g, &g->prompts[i], &problem) ||
+            !settle_length(g, &g->prompts[i], &problem)) {
             api_gen_refuse(g, &problem);
             return;
         }

@@ -11,6 +11,10 @@
  * connection suspended; the watcher resumes under the same lock and clears it.  So a wake is never lost and nothing is
  * suspended or resumed twice.
  *
+ * Refusals: a request that is refused by its headers is answered at once.  libmicrohttpd would then close the socket
+ * with the body unread, and the reset that follows may destroy the answer; so a long body is let in, up to a bound,
+ * behind an answer that was written to the socket directly.
+ *
  * Guards: libmicrohttpd 0.9.75 lets several ways of request smuggling through (Transfer-Encoding beside Content-Length,
  * repeated Content-Length or Host, header names with blanks); every such request is refused and its connection closed.
  */
@@ -24,6 +28,8 @@
 #include <stdio.h>
 #include <string.h>
 #include <strings.h>
+#include <sys/resource.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
 #include "api/errors.h"
@@ -37,11 +43,12 @@
 #define THREADS           2
 #define MEMORY_LIMIT      (32 * 1024) /* of one connection: request line and headers */
 #define HEADERS_MAX       100
-#define CHUNKS_MAX        65536
+#define PIECES_MAX        65536 /* of a body: each costs a call */
 #define STREAM_BLOCK      (32 * 1024)
 #define STREAM_BUFFER_MAX (4 * 1024 * 1024)
 #define DRAIN_MAX         (1024 * 1024) /* of a body that was refused */
 #define REQUEST_ID_MAX    128
+#define CONNECTIONS_SPARE 256 /* beyond the limit: they get an answer that says so */
 
 struct api_http {
     api_http_options opt;
@@ -70,8 +77,9 @@ struct api_exchange {
     char *path; /* in the arena */
     tp_buf body, reply, out;
     size_t refused_bytes;
-    int n_chunks, status;
+    int n_pieces, status;
     bool refused; /* answered before the body was read */
+    bool answered_raw;
     bool queued, ended, done_writing;
     mode how;
     const char *content_type; /* in the arena */
@@ -358,6 +366,30 @@ static enum MHD_Result queue_stream(api_exchange *x)
     return ok;
 }
 
+/* Answers on the socket, past libmicrohttpd, which takes no response while a body is on its way.  Nothing has been sent
+ * on this exchange, so the few bytes fit the socket's buffer. */
+static void answer_raw(api_exchange *x)
+{
+    tp_buf text;
+
+    tp_buf_init(&text, 1 << 20);
+    tp_buf_printf(&text,
+                  "HTTP/1.1 %d Refused\r\nContent-Type: %s\r\nContent-Length: %zu\r\n"
+                  "x-request-id: %s\r\nConnection: close\r\n",
+                  x->status, x->content_type, x->reply.len, x->request_id);
+    for (const struct extra_header *h = x->headers; h != NULL; h = h->next)
+        if (strcasecmp(h->name, "Connection") != 0)
+            tp_buf_printf(&text, "%s: %s\r\n", h->name, h->value);
+    tp_buf_puts(&text, "\r\n");
+    if (strcmp(x->method, "HEAD") != 0)
+        tp_buf_put(&text, x->reply.data, x->reply.len);
+    if (!text.failed)
+        (void)!send(x->conn->link.fd, text.data, text.len, MSG_NOSIGNAL | MSG_DONTWAIT);
+    (void)shutdown(x->conn->link.fd, SHUT_WR);
+    x->answered_raw = true;
+    tp_buf_release(&text);
+}
+
 /* A deferred answer: pump until it has replied. */
 static enum MHD_Result pump_deferred(api_exchange *x)
 {
@@ -495,15 +527,20 @@ static api_exchange *begin(api_http *h, struct MHD_Connection *mhd, const char *
         tp_free(x);
         return NULL;
     }
+    tp_arena_init(&x->arena, 1 << 20);
+    x->path = tp_arena_strndup(&x->arena, url, strlen(url));
+    if (x->path == NULL) {
+        tp_arena_release(&x->arena);
+        tp_free(x);
+        return NULL;
+    }
     x->http = h;
     x->conn = info->socket_context;
     x->conn->mhd = mhd;
-    tp_arena_init(&x->arena, 1 << 20);
     tp_buf_init(&x->body, h->opt.max_body);
     tp_buf_init(&x->reply, SIZE_MAX);
     tp_buf_init(&x->out, STREAM_BUFFER_MAX);
     snprintf(x->method, sizeof x->method, "%s", method);
-    x->path = tp_arena_strndup(&x->arena, url, strlen(url));
     choose_request_id(x);
     api_watch_lock(h->watch);
     x->conn->current = x;
@@ -519,7 +556,7 @@ static void refuse_now(api_exchange *x)
     tp_buf_reset(&x->body);
 }
 
-/* First call: headers only.  A refusal is answered after a short body was drained, or at once when it is long. */
+/* First call: headers only.  A refusal is answered after a short body was drained, or before a long one. */
 static enum MHD_Result first_call(api_exchange *x, const char *version)
 {
     const char *length = api_header(x, "Content-Length");
@@ -539,8 +576,11 @@ static enum MHD_Result first_call(api_exchange *x, const char *version)
     } else if (x->http->opt.refuse(x->http->opt.ctx, x)) {
         refuse_now(x);
     }
-    if (x->refused && announced > DRAIN_MAX)
-        return queue_reply(x);
+    if (x->refused && announced > DRAIN_MAX) {
+        if (api_header(x, "Expect") != NULL)
+            return queue_reply(x); /* the client waits for leave to send the body */
+        answer_raw(x);
+    }
     return MHD_YES;
 }
 
@@ -553,11 +593,12 @@ static enum MHD_Result take_body(api_exchange *x, const char *data, size_t *size
         x->refused_bytes += n;
         return x->refused_bytes <= DRAIN_MAX ? MHD_YES : MHD_NO;
     }
-    if (++x->n_chunks > CHUNKS_MAX || x->body.len + n > x->http->opt.max_body) {
+    if (++x->n_pieces > PIECES_MAX || x->body.len + n > x->http->opt.max_body) {
         api_reply_error(x, 413, "request_too_large", NULL,
                         "The request body is larger than this server accepts (--max-body).");
         api_add_header(x, "Connection", "close");
         refuse_now(x);
+        answer_raw(x);
         return MHD_YES;
     }
     tp_buf_put(&x->body, data, n);
@@ -580,6 +621,8 @@ static enum MHD_Result access_call(void *cls, struct MHD_Connection *mhd, const 
     }
     if (x->queued)
         return MHD_YES;
+    if (*size == 0 && x->answered_raw)
+        return MHD_NO;
     if (*size > 0)
         return take_body(x, data, size);
     if (x->how == MODE_NONE && !x->refused) {
@@ -602,6 +645,8 @@ static void over(void *cls, struct MHD_Connection *mhd, void **state,
     (void)why;
     if (x == NULL)
         return;
+    if (h->opt.done != NULL)
+        h->opt.done(h->opt.ctx, x, x->status);
     api_watch_lock(h->watch);
     x->conn->current = NULL;
     x->conn->link.quiet_ns = 0;
@@ -618,6 +663,11 @@ static void over(void *cls, struct MHD_Connection *mhd, void **state,
 }
 
 /* ---- connections ---- */
+
+static void release_connection(api_link *l)
+{
+    tp_free((connection *)(void *)l);
+}
 
 static void describe_peer(struct MHD_Connection *mhd, char out[64])
 {
@@ -651,6 +701,7 @@ static void on_connection(void *cls, struct MHD_Connection *mhd, void **state,
         c->mhd = mhd;
         c->link.fd = info->connect_fd;
         c->link.resume = resume;
+        c->link.release = release_connection;
         c->link.deadline_ns = tp_now_ns() + API_HEADER_DEADLINE_NS;
         describe_peer(mhd, c->peer);
         api_watch_add(h->watch, &c->link);
@@ -659,7 +710,6 @@ static void on_connection(void *cls, struct MHD_Connection *mhd, void **state,
     } else if (c != NULL) {
         api_watch_remove(h->watch, &c->link);
         atomic_fetch_sub(&h->n_connections, 1);
-        tp_free(c);
         *state = NULL;
     }
 }
@@ -718,6 +768,31 @@ static size_t keep_escapes(void *cls, struct MHD_Connection *mhd, char *s)
     return strlen(s);
 }
 
+/* The request line has come: its headers have ten seconds.  The result is the exchange's first state: none. */
+static void *begin_request(void *cls, const char *uri, struct MHD_Connection *mhd)
+{
+    api_http *h = cls;
+    const union MHD_ConnectionInfo *info =
+        MHD_get_connection_info(mhd, MHD_CONNECTION_INFO_SOCKET_CONTEXT);
+    connection *c = info != NULL ? info->socket_context : NULL;
+
+    (void)uri;
+    if (c != NULL)
+        api_watch_set_deadline(h->watch, &c->link, tp_now_ns() + API_HEADER_DEADLINE_NS);
+    return NULL;
+}
+
+/* As many descriptors as the system lets us have. */
+static void raise_file_limit(void)
+{
+    struct rlimit lim;
+
+    if (getrlimit(RLIMIT_NOFILE, &lim) == 0 && lim.rlim_cur < lim.rlim_max) {
+        lim.rlim_cur = lim.rlim_max;
+        (void)setrlimit(RLIMIT_NOFILE, &lim);
+    }
+}
+
 static void log_mhd(void *cls, const char *fmt, va_list ap)
 {
     char line[512];
@@ -736,13 +811,16 @@ tp_status api_http_create(api_http **out, const api_http_options *opt)
     if (h == NULL)
         return TP_FAIL(TP_ERR_NOMEM, "HTTP server");
     h->opt = *opt;
+    raise_file_limit();
     TP_TRY_GOTO(st, listen_on(opt, &fd, &h->port), fail);
     TP_TRY_GOTO(st, api_watch_create(&h->watch), fail);
     h->daemon = MHD_start_daemon(
         MHD_USE_EPOLL_INTERNAL_THREAD | MHD_ALLOW_SUSPEND_RESUME | MHD_USE_ERROR_LOG, 0, NULL, NULL,
         access_call, h, MHD_OPTION_LISTEN_SOCKET, fd, MHD_OPTION_THREAD_POOL_SIZE,
         (unsigned)THREADS, MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t)MEMORY_LIMIT,
-        MHD_OPTION_CONNECTION_LIMIT, (unsigned)opt->max_connections, MHD_OPTION_CONNECTION_TIMEOUT,
+        MHD_OPTION_CONNECTION_LIMIT,
+        (unsigned)(THREADS * (opt->max_connections + CONNECTIONS_SPARE)),
+        MHD_OPTION_URI_LOG_CALLBACK, begin_request, h, MHD_OPTION_CONNECTION_TIMEOUT,
         (unsigned)(API_IDLE_DEADLINE_NS / TP_NS_PER_S), MHD_OPTION_NOTIFY_COMPLETED, over, h,
         MHD_OPTION_NOTIFY_CONNECTION, on_connection, h, MHD_OPTION_UNESCAPE_CALLBACK, keep_escapes,
         NULL, MHD_OPTION_STRICT_FOR_CLIENT, 1, MHD_OPTION_EXTERNAL_LOGGER, log_mhd, NULL,
@@ -762,6 +840,11 @@ fail:
 int api_http_port(const api_http *h)
 {
     return h->port;
+}
+
+bool api_http_crowded(const api_http *h)
+{
+    return atomic_load(&h->n_connections) > h->opt.max_connections;
 }
 
 int api_http_open(const api_http *h)

@@ -38,16 +38,20 @@ typedef struct api_http_options {
     const char *host;
     int port;
     size_t max_body;
-    int max_connections;
+    int max_connections;                        /* a few more are accepted, to be told so */
     bool loopback_host_check;                   /* answer 403 to a Host that is no loopback name */
     void (*handle)(void *ctx, api_exchange *x); /* the whole request is there */
     /* Before the body is read: true and a reply set = refuse now (wrong path, key, type). */
     bool (*refuse)(void *ctx, api_exchange *x);
+    /* The exchange is over; status 0 = it ended without an answer.  For the log; NULL = nothing. */
+    void (*done)(void *ctx, const api_exchange *x, int status);
     void *ctx;
 } api_http_options;
 
 TP_MUST_USE tp_status api_http_create(api_http **out, const api_http_options *opt);
 int api_http_port(const api_http *h);
+/* More connections than max_connections: refuse what need not be answered. */
+bool api_http_crowded(const api_http *h);
 /* Exchanges that are not yet answered in full. */
 int api_http_open(const api_http *h);
 /* Stops listening and ends all connections. */

@@ -132,13 +132,16 @@ static bool put_call(writer *w, const tp_json *call, int i)
 {
     const tp_json *function = tp_json_get(call, "function");
     const char *name = tp_json_get_string(function, "name", NULL);
-    const char *arguments = tp_json_get_string(function, "arguments", NULL);
+    const tp_json *given = tp_json_get(function, "arguments");
+    const char *arguments = tp_json_string(given);
+    const char *type = tp_json_get_string(call, "type", "function");
     char field[48];
     tp_json *parsed = NULL;
 
     snprintf(field, sizeof field, "tool_calls[%d]", i);
     if (tp_json_kind(call) != TP_JSON_OBJECT || tp_json_kind(function) != TP_JSON_OBJECT ||
-        name == NULL)
+        name == NULL || strcmp(type, "function") != 0 ||
+        (arguments == NULL && !tp_json_is_null(given)))
         return refuse_value(w, field, "invalid_value",
                             "expected {id, type, function: {name, arguments}}");
     if (arguments != NULL && *arguments != '\0' &&

@@ -14,6 +14,9 @@
 #include <stdlib.h>
 #include <string.h>
 
+#define INT64_BEYOND 9223372036854775807.0 /* rounds to 2^63 */
+#define VALUES_MAX   1000000               /* of a body: a parsed value takes about 83 bytes */
+
 bool api_refuse(api_problem *p, int status, const char *code, const char *param, const char *fmt,
                 ...)
 {
@@ -36,8 +39,12 @@ static bool wrong_type(api_problem *p, const char *name, const char *expected, c
 
 tp_json *api_parse_body(const char *text, size_t len, api_problem *problem)
 {
+    /* objects that belong to the client, and JSON schemas: repeated keys there are no business of ours */
+    static const char *const k_free[] = {"metadata", "chat_template_kwargs", "parameters", "schema",
+                                         NULL};
+    static const tp_json_limits k_limits = {.free_members = k_free, .values_max = VALUES_MAX};
     tp_json *root;
-    tp_status st = tp_json_parse(&root, text, len, NULL);
+    tp_status st = tp_json_parse(&root, text, len, &k_limits);
 
     if (st == TP_ERR_NOMEM) {
         api_refuse(problem, 503, "out_of_memory", NULL, "Out of memory for the request.");
@@ -74,15 +81,13 @@ bool api_read_int(const tp_json *v, const char *name, int64_t lo, int64_t hi, in
     if (!tp_json_int64(v, &i)) {
         double d = tp_json_double(v);
 
-        if (d != floor(d) || fabs(d) < 9e15)
+        if (fabs(d) < INT64_BEYOND)
             return api_refuse(problem, 400, "invalid_type", name,
                               "%s: expected an integer, found %.40s", name, tp_json_raw(v));
-        i = d < 0 ? INT64_MIN : INT64_MAX;
-        if (lo == INT64_MIN)
-            return api_refuse(problem, 400, "invalid_value", name, "%s: %.40s is out of range (%s)",
-                              name, tp_json_raw(v),
-                              d < 0 ? "greater_than_equal -9223372036854775808"
-                                    : "less_than_equal 9223372036854775807");
+        return api_refuse(problem, 400, "invalid_value", name,
+                          "%s: %.40s is out of range (%s %lld)", name, tp_json_raw(v),
+                          d < 0 ? "greater_than_equal" : "less_than_equal",
+                          (long long)(d < 0 ? lo : hi));
     }
     if (i < lo || i > hi)
         return api_refuse(problem, 400, "invalid_value", name,
@@ -628,6 +633,7 @@ static void set_defaults(api_params *p, bool chat, const rt_engine_info *info)
 static bool check_together(reader *r, bool has_stream_options)
 {
     api_params *p = r->p;
+    int64_t most = p->max_tokens >= 0 ? p->max_tokens : p->chat ? INT64_MAX : API_TEXT_MAX_TOKENS;
 
     if (has_stream_options && !p->stream)
         return api_refuse(r->problem, 400, "invalid_value", "stream_options",
@@ -640,9 +646,10 @@ static bool check_together(reader *r, bool has_stream_options)
     if (p->prompt_logprobs >= 0 && p->stream)
         return api_refuse(r->problem, 400, "invalid_value", "prompt_logprobs",
                           "prompt_logprobs is not available with stream: true");
-    if (p->max_tokens >= 0 && p->sampling.min_tokens > p->max_tokens)
-        return api_refuse(r->problem, 400, "invalid_value", "min_tokens",
-                          "min_tokens is greater than %s", p->max_tokens_name);
+    if (p->sampling.min_tokens > most)
+        return api_refuse(
+            r->problem, 400, "invalid_value", "min_tokens", "min_tokens is greater than %s (%lld)",
+            p->max_tokens >= 0 ? p->max_tokens_name : "the default of max_tokens", (long long)most);
     if (p->continue_final_message && p->add_generation_prompt)
         return api_refuse(r->problem, 400, "invalid_value", "continue_final_message",
                           "continue_final_message and add_generation_prompt exclude each other");

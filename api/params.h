@@ -9,7 +9,8 @@
 #include "base/json.h"
 #include "runtime/engine.h"
 
-#define API_MESSAGE_MAX 512
+#define API_MESSAGE_MAX     512
+#define API_TEXT_MAX_TOKENS 16 /* default of max_tokens of completions, as OpenAI's */
 
 /* Why a request is refused. */
 typedef struct api_problem {

@@ -8,6 +8,7 @@
 
 #include "api/errors.h"
 #include "base/hash.h"
+#include "base/log.h"
 
 const api_route api_routes[] = {
     {"POST", "/v1/chat/completions", API_AUTH_USER, true, api_chat_completions},
@@ -129,6 +130,12 @@ bool api_route_refuse(void *server, api_exchange *x)
             api_reply_error(x, 404, "unknown_url", NULL, "There is no such endpoint.");
         return true;
     }
+    if (r->auth == API_AUTH_USER && api_http_crowded(s->http)) {
+        api_add_header(x, "Connection", "close");
+        api_reply_error(x, 503, "too_many_connections", NULL,
+                        "The server has as many connections as it allows (--max-connections).");
+        return true;
+    }
     if (r->auth == API_AUTH_USER && !api_access_check(&s->access, x))
         return true;
     if (r->json_body &&
@@ -146,6 +153,15 @@ void api_route_handle(void *server, api_exchange *x)
     const api_route *r = api_user(x);
 
     r->handle(server, x);
+}
+
+void api_route_done(void *server, const api_exchange *x, int status)
+{
+    const api_server *s = server;
+
+    if (s->opt.log_requests)
+        tp_info("http", "%s %s %s -> %d (%s)", api_peer(x), api_method(x), api_path(x), status,
+                api_request_id(x));
 }
 
 /* ---- shared by handlers ---- */

@@ -41,6 +41,7 @@ extern const int api_n_routes;
 /* The callbacks of api_http. */
 bool api_route_refuse(void *server, api_exchange *x);
 void api_route_handle(void *server, api_exchange *x);
+void api_route_done(void *server, const api_exchange *x, int status);
 
 /* The engine when it can take requests; else answers 503 and returns NULL. */
 rt_engine *api_need_engine(api_server *s, api_exchange *x);

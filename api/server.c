@@ -78,6 +78,7 @@ tp_status api_server_create(api_server **out, const api_options *opt)
                                                     .loopback_host_check = is_loopback(s->opt.host),
                                                     .handle = api_route_handle,
                                                     .refuse = api_route_refuse,
+                                                    .done = api_route_done,
                                                     .ctx = s}),
                 fail);
     *out = s;

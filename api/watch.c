@@ -3,6 +3,9 @@
  *
  * A socket is only shut down, never closed, here, and only while its link is in the list: the owner takes the link out
  * before the descriptor is closed, under the same lock.  So no descriptor that was reused is ever touched.
+ *
+ * An event that epoll_wait() has just returned may name a link that is being removed.  So a removed link is marked and
+ * put aside; it is freed after the events at hand were looked at, when no later wait can return it any more.
  */
 #include "api/watch.h"
 
@@ -26,6 +29,7 @@ struct api_watch {
     int epoll_fd, event_fd;
     api_link *links;
     api_link *wakes; /* stack of links to resume */
+    api_link *dead;  /* removed, not yet released; linked by next */
     int64_t next_scan_ns;
 };
 
@@ -59,12 +63,14 @@ static void scan(api_watch *w, int64_t now)
     }
 }
 
-static bool still_linked(const api_watch *w, const api_link *wanted)
+static void release_dead(api_watch *w)
 {
-    for (const api_link *l = w->links; l != NULL; l = l->next)
-        if (l == wanted)
-            return true;
-    return false;
+    while (w->dead != NULL) {
+        api_link *l = w->dead;
+
+        w->dead = l->next;
+        l->release(l);
+    }
 }
 
 static void *loop(void *arg)
@@ -86,11 +92,12 @@ static void *loop(void *arg)
                 uint64_t count;
 
                 (void)!read(w->event_fd, &count, sizeof count);
-            } else if (still_linked(w, l)) {
+            } else if (!l->removed) {
                 l->gone = true;
                 l->resume(l, false);
             }
         }
+        release_dead(w);
         wake_all(w);
         if (tp_now_ns() >= w->next_scan_ns) {
             scan(w, tp_now_ns());
@@ -141,6 +148,7 @@ void api_watch_destroy(api_watch *w)
         pthread_mutex_unlock(&w->lock);
         poke(w);
         pthread_join(w->thread, NULL);
+        release_dead(w);
     }
     if (w->event_fd >= 0)
         close(w->event_fd);
@@ -188,6 +196,9 @@ void api_watch_remove(api_watch *w, api_link *l)
             break;
         }
     }
+    l->removed = true;
+    l->next = w->dead;
+    w->dead = l;
     pthread_mutex_unlock(&w->lock);
 }
 
@@ -203,16 +214,6 @@ void api_watch_set_quiet(api_watch *w, api_link *l, int64_t since_ns)
     pthread_mutex_lock(&w->lock);
     l->quiet_ns = since_ns;
     pthread_mutex_unlock(&w->lock);
-}
-
-bool api_watch_gone(api_watch *w, const api_link *l)
-{
-    bool gone;
-
-    pthread_mutex_lock(&w->lock);
-    gone = l->gone;
-    pthread_mutex_unlock(&w->lock);
-    return gone;
 }
 
 void api_watch_end_all(api_watch *w)

@@ -27,20 +27,23 @@ typedef struct api_link {
     int64_t deadline_ns; /* shut the socket down then; 0 = none */
     int64_t quiet_ns;    /* a stream's last write: idle() is due 15 s later; 0 = no stream */
     bool gone;           /* the peer has closed or half-closed */
+    bool removed;        /* waits in the list of the dead */
     bool wake_due;       /* in the wake list */
     struct api_link *wake_next;
     /* Called by the watcher thread, with its lock held: let the exchange on this connection run. idle: 15 s of silence. */
     void (*resume)(struct api_link *l, bool idle);
+    /* Frees the link; called by the watcher thread some time after api_watch_remove(). */
+    void (*release)(struct api_link *l);
 } api_link;
 
 TP_MUST_USE tp_status api_watch_create(api_watch **out);
 void api_watch_destroy(api_watch *w); /* stops the thread; links must be gone */
 
 void api_watch_add(api_watch *w, api_link *l);
-void api_watch_remove(api_watch *w, api_link *l); /* after it no resume is under way */
+/* After it no resume is under way; the link is the watcher's to release. */
+void api_watch_remove(api_watch *w, api_link *l);
 void api_watch_set_deadline(api_watch *w, api_link *l, int64_t deadline_ns);
 void api_watch_set_quiet(api_watch *w, api_link *l, int64_t since_ns);
-bool api_watch_gone(api_watch *w, const api_link *l);
 /* Any thread: the watcher will call resume soon. */
 void api_watch_wake(api_watch *w, api_link *l);
 /* Every connection counts as gone and is resumed: the server ends. */

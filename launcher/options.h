@@ -44,7 +44,8 @@ typedef struct launch_options {
     int64_t port;
     launch_list api_key, allowed_origins;
     bool insecure;
-    int64_t max_body, max_output_tokens, max_prompts_per_request, max_seqs_per_request;
+    int64_t max_body, max_connections, max_output_tokens, max_prompts_per_request,
+        max_seqs_per_request;
     int64_t shutdown_timeout, step_timeout;
     /* log and self-help */
     const char *log_level, *config;

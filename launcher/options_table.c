@@ -112,6 +112,8 @@ const launch_row launch_rows[] = {
     LIST(NULL, "allowed-origins", NULL, allowed_origins, 0,
          "Origin that a browser may call from (CORS); may be repeated; * is any. Default: none."),
     BYTES(NULL, "max-body", NULL, max_body, "8MiB", 1073741824.0, "Longest request body."),
+    INT(NULL, "max-connections", NULL, max_connections, "16384", 1, 1e6,
+        "Connections of clients at a time; requests on more are answered 503."),
     INT(NULL, "max-output-tokens", NULL, max_output_tokens, "0", 0, 1e9,
         "Cap on max_tokens of a request; 0 is the context length."),
     INT(NULL, "max-prompts-per-request", NULL, max_prompts_per_request, "128", 1, 1024,

@@ -131,6 +131,7 @@ static tp_status start_api(api_server **out, const launch_options *opt, tp_arena
                             .n_allowed_origins = opt->allowed_origins.n,
                             .version = TPSERVE_VERSION,
                             .max_body_bytes = opt->max_body,
+                            .max_connections = (int)opt->max_connections,
                             .max_output_tokens = opt->max_output_tokens,
                             .max_prompts_per_request = (int)opt->max_prompts_per_request,
                             .max_seqs_per_request = (int)opt->max_seqs_per_request,

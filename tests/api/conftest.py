@@ -45,6 +45,19 @@ def mpi_env():
     return env
 
 
+MEASURED = []
+
+
+def report(line):
+    """A measured number, printed after the tests."""
+    MEASURED.append(line)
+
+
+def pytest_terminal_summary(terminalreporter):
+    for line in MEASURED:
+        terminalreporter.write_line(f"measured: {line}")
+
+
 class Server:
     """One running job; `url` is its API, `log` a file with everything that it wrote."""
 
@@ -129,7 +142,7 @@ class Server:
 
 @pytest.fixture(scope="session")
 def server(tmp_path_factory):
-    s = Server(tmp_path_factory.mktemp("server") / "log")
+    s = Server(tmp_path_factory.mktemp("server") / "log", "--served-model-name", "test-model")
     yield s
     assert s.stop() == 0, s.text()
 
