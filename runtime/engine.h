@@ -44,7 +44,7 @@ typedef struct rt_engine_options {
     int max_num_queued_reqs;       /* 0 = default (4 * max_num_seqs, at least 256) */
     int64_t max_num_queued_tokens; /* 0 = no limit */
     const char *comm;              /* "auto", "self", "mpi", "shm" */
-    int64_t step_timeout_ms;       /* longest wait for another rank inside a step; 0 = 10 s */
+    int64_t step_timeout_ms;       /* longest wait for another rank in a step; not yet used */
     bool dummy_weights;
     bool progress;
 } rt_engine_options;
@@ -70,7 +70,8 @@ typedef struct rt_engine_info {
     char fingerprint[48]; /* "fp_<build>_<model hash>_<tp>" */
 } rt_engine_info;
 
-/* Collective: loads the model on every rank, and on rank 0 the tokenizer and the template too. */
+/* Collective: loads the model on every rank, and on rank 0 the tokenizer and the template too.  be NULL: this rank could
+ * not open its device (and has said so); then every rank fails. */
 TP_MUST_USE tp_status rt_engine_create(rt_engine **out, const rt_engine_options *opt,
                                        kern_backend *be, const comm_world *world);
 void rt_engine_destroy(rt_engine *e);

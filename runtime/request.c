@@ -11,7 +11,6 @@
 
 #include <string.h>
 
-#include "base/arena.h"
 #include "base/clock.h"
 #include "base/mem.h"
 
@@ -38,11 +37,6 @@ rt_sampling rt_sampling_default(void)
 }
 
 /* ---- creation ---- */
-
-/* The struct, its copies and buffers live in one arena that the box remembers. */
-typedef struct rt_arena_box {
-    tp_arena arena;
-} rt_arena_box;
 
 static const void *copy(tp_arena *a, const void *src, size_t n, size_t size, bool *ok)
 {
@@ -104,17 +98,12 @@ tp_status rt_request_create(rt_request **out, rt_engine *e, const rt_tokenizer *
                             const rt_request_desc *d, int32_t blocks_max)
 {
     size_t push = rt_detok_bytes_max(t);
-    rt_arena_box *box = tp_calloc(1, sizeof *box);
     rt_request *r = tp_calloc(1, sizeof *r);
 
-    if (box == NULL || r == NULL) {
-        tp_free(box);
-        tp_free(r);
+    if (r == NULL)
         return TP_REJECT(TP_ERR_NOMEM, "out of memory for a request");
-    }
-    tp_arena_init(&box->arena, 0);
+    tp_arena_init(&r->arena, 0);
     r->magic = REQUEST_MAGIC;
-    r->box = box;
     r->engine = e;
     r->armed = true;
     r->held_max = RT_STOP_BYTES_MAX + push;
@@ -123,13 +112,15 @@ tp_status rt_request_create(rt_request **out, rt_engine *e, const rt_tokenizer *
     atomic_init(&r->refs, 1);
     pthread_mutex_init(&r->lock, NULL);
     r->ring_bytes = RT_OUTBOX_BYTES;
-    while (r->ring_bytes < 4 * (size_t)d->n * r->record_max)
+    /* The engine holds a request back while less than two records per choice fit; the box is then far beyond the half
+     * at which a batched reader is woken. */
+    while (r->ring_bytes < 8 * (size_t)d->n * r->record_max)
         r->ring_bytes *= 2;
     r->ring = tp_malloc(r->ring_bytes);
     r->record = tp_malloc(r->record_max);
-    r->scratch = tp_arena_alloc(&box->arena, push);
-    if (r->ring == NULL || r->record == NULL || r->scratch == NULL ||
-        !copy_desc(&box->arena, r, d) || !make_choices(&box->arena, r, blocks_max)) {
+    r->scratch = tp_arena_alloc(&r->arena, push);
+    if (r->ring == NULL || r->record == NULL || r->scratch == NULL || !copy_desc(&r->arena, r, d) ||
+        !make_choices(&r->arena, r, blocks_max)) {
         rt_request_unref(r);
         return TP_REJECT(TP_ERR_NOMEM, "out of memory for a request of %d tokens", d->n_prompt);
     }
@@ -150,8 +141,7 @@ void rt_request_unref(rt_request *r)
         return;
     r->magic = 0;
     pthread_mutex_destroy(&r->lock);
-    tp_arena_release(&r->box->arena);
-    tp_free(r->box);
+    tp_arena_release(&r->arena);
     tp_free(r->ring);
     tp_free(r->record);
     tp_free(r);

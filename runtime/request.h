@@ -11,7 +11,9 @@
 #include <pthread.h>
 #include <stdatomic.h>
 
+#include "base/arena.h"
 #include "runtime/engine.h"
+#include "runtime/model/model.h"
 #include "runtime/sched/sched.h"
 
 /* One choice: its sequence, and how its tokens become text. */
@@ -32,24 +34,24 @@ struct rt_request {
     uint32_t magic;
     atomic_int refs;
     atomic_bool cancelled;
-    struct rt_arena_box *box; /* owned; memory of the copies (request.c) */
+    tp_arena arena; /* owned; the copies of the caller's data, choices, scratch */
     rt_engine *engine;
     rt_request *inbox_next; /* list links, under the engine's inbox lock */
     rt_request *cancel_next;
-    bool in_cancel_list;
     rt_request *open_prev, *open_next; /* engine thread: requests in progress */
 
-    rt_request_desc desc;                    /* pointers are to our copies */
-    rt_choice *choices;                      /* [desc.n] */
-    int n_open;                              /* choices not finished; engine thread */
-    int32_t forbidden[RT_STOP_IDS_MAX + 16]; /* engine thread: ids masked below min_tokens */
+    rt_request_desc desc; /* pointers are to our copies */
+    rt_choice *choices;   /* [desc.n] */
+    int n_open;           /* choices not finished; engine thread */
+    int32_t
+        forbidden[RT_STOP_IDS_MAX + RT_EOS_MAX]; /* engine thread: ids masked below min_tokens */
     int64_t submitted_ns;
     size_t held_max;
     char *scratch;     /* [scratch_max] engine thread: text of one push */
     size_t record_max; /* largest record of the outbox */
 
     pthread_mutex_t lock; /* what follows */
-    uint8_t *ring;        /* [ring_bytes] a power of two, room for four records per choice */
+    uint8_t *ring;        /* [ring_bytes] a power of two, room for eight records per choice */
     size_t ring_bytes;
     uint64_t head, tail; /* bytes ever written, ever read */
     bool armed;          /* the reader found the box empty and waits for notify */

@@ -102,7 +102,8 @@ static tp_status decide(rt_settled *s, const rt_engine_options *opt)
     return TP_OK;
 }
 
-tp_status rt_settle(rt_settled *out, const rt_engine_options *opt, const comm_world *world)
+tp_status rt_settle(rt_settled *out, const rt_engine_options *opt, const comm_world *world,
+                    bool ready)
 {
     comm_options small = {.kind = opt->comm,
                           .window_bytes = SMALL_WINDOW,
@@ -113,8 +114,11 @@ tp_status rt_settle(rt_settled *out, const rt_engine_options *opt, const comm_wo
     tp_status st;
 
     TP_TRY(comm_group_create(&g, world, &small));
-    st = comm_rank(g) == 0 ? decide(&s, opt) : TP_OK;
-    st = rt_settle_agree(g, st, "reading the model's configuration");
+    st = rt_settle_agree(g, ready ? TP_OK : TP_ERR_DEVICE, "opening the device");
+    if (st == TP_OK) {
+        st = comm_rank(g) == 0 ? decide(&s, opt) : TP_OK;
+        st = rt_settle_agree(g, st, "reading the model's configuration");
+    }
     if (st == TP_OK)
         st = comm_broadcast(g, &s, sizeof s, 0);
     comm_group_destroy(g);
@@ -242,42 +246,64 @@ static void print_budget(const rt_settled *s, const rt_budget *all, int n)
             (double)s->n_blocks * s->block_tokens / (double)s->max_model_len, s->max_model_len);
 }
 
-tp_status rt_settle_memory(rt_settled *s, const rt_shard *shard, const kern_backend *be,
-                           comm_group *g, int local_size, rt_budget *out)
+/* This rank's memory without the KV cache, for the present max_model_len. */
+static tp_status plan_memory(const rt_settled *s, const rt_shard *shard, const kern_backend *be,
+                             comm_group *g, rt_budget *b)
 {
     rt_model_options mo = rt_model_options_of(s, false);
     rt_worker_options wo = {.n_slots = s->max_num_seqs,
                             .max_model_len = s->max_model_len,
                             .max_tokens = s->max_num_batched_tokens,
                             .block_tokens = s->block_tokens};
-    rt_budget b = {0}, all[TP_SEG_MAX];
+    int n_ranks = comm_size(g);
     rt_memory_plan plan;
-    int64_t blocks;
-    tp_status st;
 
-    st = rt_settle_agree(g, rt_model_memory(&plan, &s->config, shard, be, &mo), "the memory plan");
-    TP_TRY(st);
-    b.weights = plan.weights;
-    b.workspace = plan.workspace + rt_sampler_bytes(&s->config, shard, be);
-    b.tables = rt_worker_bytes(&wo);
-    b.comm = comm_size(g) > 1 ? 2 * (int64_t)rt_model_window_bytes(&s->config, comm_size(g),
-                                                                   s->max_num_batched_tokens)
-                              : 0;
-    b.comm += (int64_t)rt_plan_bytes_max(s);
-    b.kv_per_block = plan.kv_per_block > 0 ? plan.kv_per_block : 1;
-    blocks = count_blocks(s, &b, local_size);
-    b.kv = blocks; /* exchanged as a count */
-    TP_TRY(comm_allgather(g, &b, all, sizeof b));
+    TP_TRY(
+        rt_settle_agree(g, rt_model_memory(&plan, &s->config, shard, be, &mo), "the memory plan"));
+    b->weights = plan.weights;
+    b->workspace = plan.workspace + rt_sampler_bytes(&s->config, shard, be);
+    b->tables = rt_worker_bytes(&wo);
+    b->comm = (int64_t)rt_plan_bytes_max(s);
+    if (n_ranks > 1)
+        b->comm +=
+            2 * (int64_t)rt_model_window_bytes(&s->config, n_ranks, s->max_num_batched_tokens);
+    b->kv_per_block = plan.kv_per_block > 0 ? plan.kv_per_block : 1;
+    return TP_OK;
+}
+
+/* The number of blocks that every rank can hold, and what that means for each; all [ranks]. */
+static tp_status agree_blocks(rt_settled *s, rt_budget *mine, int local_size, comm_group *g,
+                              rt_budget *all)
+{
+    int64_t blocks = INT64_MAX;
+
+    mine->n_blocks = count_blocks(s, mine, local_size);
+    TP_TRY(comm_allgather(g, mine, all, sizeof *mine));
     for (int r = 0; r < comm_size(g); r++)
-        blocks = smaller(blocks, all[r].kv);
+        blocks = smaller(blocks, all[r].n_blocks);
     s->n_blocks = (int32_t)(blocks > 0 ? blocks : 0);
     for (int r = 0; r < comm_size(g); r++)
         all[r].kv = (int64_t)s->n_blocks * all[r].kv_per_block;
-    b.kv = (int64_t)s->n_blocks * b.kv_per_block;
-    /* every rank comes to the same answer; rank 0 says it */
-    st = comm_rank(g) == 0 ? fit_length(s, &b) : TP_OK;
-    TP_TRY(rt_settle_agree(g, st, "fitting the KV cache"));
-    TP_TRY(comm_broadcast(g, s, sizeof *s, 0));
+    mine->kv = (int64_t)s->n_blocks * mine->kv_per_block;
+    return TP_OK;
+}
+
+tp_status rt_settle_memory(rt_settled *s, const rt_shard *shard, const kern_backend *be,
+                           comm_group *g, int local_size, rt_budget *out)
+{
+    rt_budget b = {0}, all[TP_SEG_MAX];
+    int64_t planned_len;
+
+    /* The second round gives the blocks what shorter tables spare; it cannot shorten the context again. */
+    do {
+        planned_len = s->max_model_len;
+        TP_TRY(plan_memory(s, shard, be, g, &b));
+        TP_TRY(agree_blocks(s, &b, local_size, g, all));
+        /* every rank comes to the same answer; rank 0 says it */
+        TP_TRY(rt_settle_agree(g, comm_rank(g) == 0 ? fit_length(s, &b) : TP_OK,
+                               "fitting the KV cache"));
+        TP_TRY(comm_broadcast(g, s, sizeof *s, 0));
+    } while (s->max_model_len < planned_len);
     if (comm_rank(g) == 0)
         print_budget(s, all, comm_size(g));
     *out = b;

@@ -24,12 +24,14 @@ typedef struct rt_settled {
     int32_t n_blocks; /* after rt_settle_memory */
 } rt_settled;
 
-/* Rank 0 reads the config and fills in defaults; all ranks receive the outcome, or all fail. */
+/* Rank 0 reads the config and fills in defaults; all ranks receive the outcome, or all fail.  ready: this rank has
+ * what it needs to go on; false = it has failed before, and said why. */
 TP_MUST_USE tp_status rt_settle(rt_settled *out, const rt_engine_options *opt,
-                                const comm_world *world);
+                                const comm_world *world, bool ready);
 
 typedef struct rt_budget {
-    int64_t weights, workspace, tables, comm, kv, kv_per_block;
+    int64_t weights, workspace, tables, comm, kv; /* bytes */
+    int64_t kv_per_block, n_blocks;               /* n_blocks: what this rank alone could hold */
 } rt_budget;
 
 /* Plans this rank's memory, agrees on the number of blocks (the smallest of all ranks), fits max_model_len into it, and

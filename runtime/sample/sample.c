@@ -72,23 +72,21 @@ static size_t merged_len(const rt_sampler *s)
     return lists > (size_t)s->vocab ? lists : (size_t)s->vocab;
 }
 
-static tp_status exchange_sizes(rt_sampler *s)
+/* What every rank holds of the vocabulary: the shard plan is a closed formula, so nobody need be asked. */
+static tp_status describe_ranks(rt_sampler *s, const rt_config *c)
 {
-    int32_t mine[2] = {s->n_chunks, s->n_local};
-    int32_t *all = tp_calloc((size_t)s->n_ranks, sizeof mine);
-    tp_status st;
+    for (int r = 0; r < s->n_ranks; r++) {
+        int32_t chunks;
+        rt_shard sh;
 
-    if (all == NULL)
-        return TP_FAIL(TP_ERR_NOMEM, "sampler tables");
-    st = comm_allgather(s->group, mine, all, sizeof mine);
-    for (int r = 0; st == TP_OK && r < s->n_ranks; r++) {
-        s->rank_chunks[r] = all[2 * r];
-        s->rank_local[r] = all[2 * r + 1];
-        s->n_chunks_max = all[2 * r] > s->n_chunks_max ? all[2 * r] : s->n_chunks_max;
-        s->n_local_max = all[2 * r + 1] > s->n_local_max ? all[2 * r + 1] : s->n_local_max;
+        TP_TRY(rt_shard_plan(&sh, c, s->n_ranks, r, c->dtype, c->dtype));
+        chunks = (sh.n_vocab_local + sh.vocab_chunk - 1) / sh.vocab_chunk;
+        s->rank_chunks[r] = chunks;
+        s->rank_local[r] = sh.n_vocab_local;
+        s->n_chunks_max = chunks > s->n_chunks_max ? chunks : s->n_chunks_max;
+        s->n_local_max = sh.n_vocab_local > s->n_local_max ? sh.n_vocab_local : s->n_local_max;
     }
-    tp_free(all);
-    return st;
+    return TP_OK;
 }
 
 static tp_status allocate(rt_sampler *s)
@@ -141,7 +139,7 @@ tp_status rt_sampler_create(rt_sampler **out, const rt_config *c, const rt_shard
         rt_sampler_destroy(s);
         return TP_FAIL(TP_ERR_NOMEM, "sampler tables");
     }
-    TP_TRY_GOTO(st, exchange_sizes(s), fail);
+    TP_TRY_GOTO(st, describe_ranks(s, c), fail);
     TP_TRY_GOTO(st, allocate(s), fail);
     *out = s;
     return TP_OK;

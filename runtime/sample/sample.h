@@ -43,6 +43,7 @@ typedef struct rt_sample_row {
     rt_logprob top[RT_LOGPROBS_MAX];
 } rt_sample_row;
 
+/* Not collective: a failure is this rank's alone. */
 TP_MUST_USE tp_status rt_sampler_create(rt_sampler **out, const rt_config *c, const rt_shard *s,
                                         kern_backend *be, comm_group *g);
 void rt_sampler_destroy(rt_sampler *s);

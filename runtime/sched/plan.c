@@ -6,6 +6,7 @@
  */
 #include "runtime/sched/plan.h"
 
+#include <stddef.h>
 #include <string.h>
 
 #include "base/hash.h"
@@ -21,11 +22,14 @@ static size_t pad8(size_t n)
     return (n + 7) & ~(size_t)7;
 }
 
-static uint32_t fold(const uint8_t *data, size_t n)
+/* FNV-1a of the header up to its last field, rotated, and of the rest, folded together to 32 bits.  FNV-1a is a chain of
+ * bijections, so one changed byte always changes its 64 bits. */
+static uint32_t checksum(const rt_plan_header *h, const uint8_t *rest, size_t n)
 {
-    uint64_t h = tp_hash_fnv(data, n);
+    uint64_t a = tp_hash_fnv(h, offsetof(rt_plan_header, checksum)), b = tp_hash_fnv(rest, n);
+    uint64_t sum = ((a << 32) | (a >> 32)) * UINT64_C(0x9e3779b97f4a7c15) ^ b;
 
-    return (uint32_t)(h ^ (h >> 32));
+    return (uint32_t)(sum ^ (sum >> 32));
 }
 
 tp_status rt_plan_writer_init(rt_plan_writer *w, size_t cap, uint32_t list_cap)
@@ -139,6 +143,13 @@ bool rt_plan_add_seq(rt_plan_writer *w, const rt_plan_seq *s, const int32_t *blo
     return true;
 }
 
+bool rt_plan_is_empty(const rt_plan_writer *w)
+{
+    const rt_plan_header *h = &w->header;
+
+    return h->flags == 0 && h->n_close == 0 && h->n_copy == 0 && h->n_open == 0 && h->n_seq == 0;
+}
+
 const uint8_t *rt_plan_finish(rt_plan_writer *w, size_t *bytes)
 {
     size_t closes = sizeof *w->closes * w->header.n_close;
@@ -153,7 +164,8 @@ const uint8_t *rt_plan_finish(rt_plan_writer *w, size_t *bytes)
     w->len = (size_t)(at - w->data);
     TP_ASSERT(w->len <= w->cap);
     w->header.bytes = (uint32_t)w->len;
-    w->header.checksum = fold(w->data + sizeof w->header, w->len - sizeof w->header);
+    w->header.checksum =
+        checksum(&w->header, w->data + sizeof w->header, w->len - sizeof w->header);
     memcpy(w->data, &w->header, sizeof w->header);
     *bytes = w->len;
     return w->data;
@@ -184,7 +196,7 @@ tp_status rt_plan_open_reader(rt_plan_reader *r, const void *data, size_t len)
         return TP_FAIL(TP_ERR_FORMAT,
                        "step plan: magic %08x version %u, %u of %zu bytes; expected version %d",
                        r->header.magic, r->header.version, r->header.bytes, len, RT_PLAN_VERSION);
-    if (fold(r->data + r->at, len - r->at) != r->header.checksum)
+    if (checksum(&r->header, r->data + r->at, len - r->at) != r->header.checksum)
         return TP_FAIL(TP_ERR_FORMAT, "step plan %llu: checksum differs",
                        (unsigned long long)r->header.step);
     r->closes = take(r, r->header.n_close, sizeof *r->closes);

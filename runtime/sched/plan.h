@@ -21,7 +21,7 @@
 #include "base/status.h"
 
 #define RT_PLAN_MAGIC   0x50505453u
-#define RT_PLAN_VERSION 1
+#define RT_PLAN_VERSION 2
 
 typedef enum rt_plan_flags {
     RT_PLAN_STOP = 1 /* the last plan: ranks leave their loop */
@@ -33,7 +33,7 @@ typedef struct rt_plan_header {
     uint64_t step;
     uint32_t bytes; /* of the whole plan */
     uint32_t n_close, n_copy, n_open, n_seq;
-    uint32_t checksum; /* FNV-1a over everything behind the header, folded to 32 bits */
+    uint32_t checksum; /* of everything else: see plan.c */
 } rt_plan_header;
 
 /* How a slot samples.  Travels once, when the slot opens. */
@@ -99,6 +99,8 @@ bool rt_plan_add_copy(rt_plan_writer *w, int32_t dst, int32_t src);
 /* False when the plan has no room for it: leave it to the next step. */
 bool rt_plan_add_open(rt_plan_writer *w, const rt_plan_open_view *o);
 bool rt_plan_add_seq(rt_plan_writer *w, const rt_plan_seq *s, const int32_t *blocks);
+/* Nothing to execute and no flag to tell: need not be sent. */
+bool rt_plan_is_empty(const rt_plan_writer *w);
 /* Assembles; the bytes stay valid until the next begin. */
 const uint8_t *rt_plan_finish(rt_plan_writer *w, size_t *bytes);
 

@@ -229,7 +229,7 @@ static int32_t plan_running(rt_sched *s, rt_plan_writer *w, int32_t budget, bool
 }
 
 /* Blocks of the parent's prompt that a fork can use, all but the block of its last token. */
-static bool share_prompt(rt_sched *s, rt_plan_writer *w, rt_seq *q)
+static void share_prompt(rt_sched *s, rt_plan_writer *w, rt_seq *q)
 {
     const rt_seq *p = q->fork_of;
     int32_t common = q->n_prompt - 1, full = common / s->opt.block_tokens;
@@ -242,7 +242,6 @@ static bool share_prompt(rt_sched *s, rt_plan_writer *w, rt_seq *q)
     if (common > q->n_computed && take_blocks(s, q, q->n_computed + 1) &&
         rt_plan_add_copy(w, q->blocks[full], p->blocks[full]))
         q->n_computed = common;
-    return take_blocks(s, q, q->n_total);
 }
 
 /* A fork waits until its parent's prompt is in the cache; it starts from scratch when the parent has lost it. */
@@ -266,7 +265,7 @@ static bool can_share(const rt_seq *q)
 /* Moves one waiting sequence to running with its slot and blocks; false when it does not fit now. */
 static bool admit(rt_sched *s, rt_plan_writer *w, rt_seq *q)
 {
-    int32_t need = blocks_for(s, q->n_total + 1);
+    int32_t need = blocks_for(s, q->n_total + (q->sample ? 1 : 0));
     int32_t keep = s->running.n > 0 ? s->watermark : 0;
 
     if (rt_block_pool_free_count(s->pool) - need < keep || (q->slot < 0 && s->n_free_slots == 0))
@@ -282,7 +281,10 @@ static bool admit(rt_sched *s, rt_plan_writer *w, rt_seq *q)
     list_remove(&s->waiting, q);
     list_push_back(&s->running, q);
     q->state = RT_SEQ_RUNNING;
-    TP_ASSERT(can_share(q) ? share_prompt(s, w, q) : take_blocks(s, q, q->n_total));
+    if (can_share(q))
+        share_prompt(s, w, q);
+    if (!take_blocks(s, q, q->n_total))
+        TP_ASSERT(!"the pool had room for the sequence");
     return true;
 }
 
@@ -310,11 +312,8 @@ int rt_sched_plan(rt_sched *s, rt_plan_writer *w)
     int32_t budget = s->opt.max_tokens;
 
     s->n_scheduled = 0;
-    for (int i = 0; i < s->n_closing; i++) {
-        TP_ASSERT(rt_plan_add_close(w, s->closing[i]));
-        s->free_slots[s->n_free_slots++] = s->closing[i];
-    }
-    s->n_closing = 0;
+    while (s->n_closing > 0 && rt_plan_add_close(w, s->closing[s->n_closing - 1]))
+        s->free_slots[s->n_free_slots++] = s->closing[--s->n_closing];
     budget = plan_running(s, w, budget, true);
     budget = plan_running(s, w, budget, false);
     if (s->preemptions == preemptions)

@@ -39,7 +39,7 @@ typedef struct rt_step_result {
 
 /* Bytes that create takes. */
 int64_t rt_worker_bytes(const rt_worker_options *o);
-/* Collective.  Borrows everything it is given. */
+/* Not collective.  Borrows everything it is given. */
 TP_MUST_USE tp_status rt_worker_create(rt_worker **out, const rt_worker_options *o,
                                        const rt_config *c, const rt_shard *s, rt_model *m,
                                        kern_backend *be, kern_kv *kv, comm_group *g);
