@@ -12,6 +12,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/cores.h"
 #include "base/log.h"
 
 static hwloc_topology_t load_topology(void)
@@ -27,19 +28,12 @@ static hwloc_topology_t load_topology(void)
     return t;
 }
 
-/* Cores that a cgroup quota grants; a large number when there is none. */
+/* Cores that a CPU quota grants; a large number when there is none. */
 static int quota_cores(void)
 {
-    long long quota, period;
-    int cores = 1 << 20;
-    FILE *f = fopen("/sys/fs/cgroup/cpu.max", "r");
+    double quota = tp_cores_quota();
 
-    if (f != NULL) {
-        if (fscanf(f, "%lld %lld", &quota, &period) == 2 && period > 0 && quota > 0)
-            cores = (int)ceil((double)quota / (double)period);
-        fclose(f);
-    }
-    return cores > 0 ? cores : 1;
+    return quota > 0 ? (int)ceil(quota) : 1 << 20;
 }
 
 static int count_cores(hwloc_topology_t t)

@@ -6,6 +6,17 @@
 
 #include "launcher/options.h"
 
+/* Errors of launch_set name the flag; here they get their place too. */
+static tp_status set_value(launch_parser *p, const launch_row *row, const yaml_node_t *value,
+                           const char *path)
+{
+    tp_status st = launch_set(p, row, (const char *)value->data.scalar.value, LAUNCH_FROM_FILE);
+
+    if (st == TP_OK)
+        return TP_OK;
+    return TP_REJECT(st, "%s:%zu: %s", path, value->start_mark.line + 1, tp_last_error());
+}
+
 static tp_status set_node(launch_parser *p, yaml_document_t *doc, const launch_row *row,
                           const yaml_node_t *value, const char *path)
 {
@@ -15,7 +26,7 @@ static tp_status set_node(launch_parser *p, yaml_document_t *doc, const launch_r
         if (value->data.scalar.style == YAML_PLAIN_SCALAR_STYLE &&
             (*text == '\0' || strcmp(text, "null") == 0 || strcmp(text, "~") == 0))
             return TP_OK;
-        return launch_set(p, row, text, LAUNCH_FROM_FILE);
+        return set_value(p, row, value, path);
     }
     if (value->type != YAML_SEQUENCE_NODE || row->type != LAUNCH_TYPE_LIST)
         return TP_REJECT(TP_ERR_INVALID, "%s:%zu: %s: expected a single value", path,
@@ -27,7 +38,7 @@ static tp_status set_node(launch_parser *p, yaml_document_t *doc, const launch_r
         if (item->type != YAML_SCALAR_NODE)
             return TP_REJECT(TP_ERR_INVALID, "%s:%zu: %s: expected a list of plain values", path,
                              item->start_mark.line + 1, row->name);
-        TP_TRY(launch_set(p, row, (const char *)item->data.scalar.value, LAUNCH_FROM_FILE));
+        TP_TRY(set_value(p, row, item, path));
     }
     return TP_OK;
 }

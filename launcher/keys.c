@@ -18,11 +18,11 @@ static bool is_loopback(const char *host)
 static tp_status read_keys(launch_list *keys, tp_arena *arena, const char *path)
 {
     struct stat info;
-    tp_status st = TP_OK;
+    tp_status st;
     tp_buf text;
 
     tp_buf_init(&text, 1 << 20);
-    TP_TRY(tp_buf_read_file(&text, path, 1 << 20));
+    st = tp_buf_read_file(&text, path, 1 << 20);
     if (stat(path, &info) == 0 && (info.st_mode & (S_IROTH | S_IWOTH)) != 0)
         tp_warn("launcher", "%s can be read by every user of this host: chmod 600", path);
     for (const char *line = tp_buf_str(&text); *line != '\0' && st == TP_OK;) {

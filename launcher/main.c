@@ -37,12 +37,12 @@ static bool print_texts(const launch_parser *p)
     return true;
 }
 
-static int run_command(const launch_options *o, char **argv)
+static int run_command(const launch_options *o, int argc, char **argv)
 {
     if (o->command == LAUNCH_INSPECT)
         return launch_inspect(o);
     if (o->tensor_parallel_size > 1 && !launch_under_launcher())
-        return launch_own_ranks((int)o->tensor_parallel_size, argv);
+        return launch_own_ranks(o, argc, argv);
     return launch_serve(o);
 }
 
@@ -54,6 +54,8 @@ int main(int argc, char **argv)
     launch_parser p;
     int code = 0;
 
+    if (!speaks)
+        tp_log_set_level(TP_LOG_WARN);
     if (launch_parse(&p, argc, argv) != TP_OK ||
         (faults != NULL && tp_fault_arm_list(faults) != TP_OK)) {
         if (speaks)
@@ -65,7 +67,7 @@ int main(int argc, char **argv)
         tp_log_set_level(level);
     tp_log_set_json(p.opt.log_json);
     if (!print_texts(&p))
-        code = run_command(&p.opt, argv);
+        code = run_command(&p.opt, argc, argv);
     launch_parser_release(&p);
     return code;
 }

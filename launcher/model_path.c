@@ -15,6 +15,7 @@
 #include <yaml.h>
 
 #include "base/buf.h"
+#include "base/log.h"
 
 #define ALIAS_HOPS_MAX 4
 
@@ -113,40 +114,59 @@ static bool try_caches(search *s, const char *id)
 
 /* ---- aliases ---- */
 
+/* The scalar that `key` maps to in the document's root; NULL when there is none. */
+static const char *mapped_text(yaml_document_t *doc, const char *key)
+{
+    const yaml_node_t *root = yaml_document_get_root_node(doc);
+
+    if (root == NULL || root->type != YAML_MAPPING_NODE)
+        return NULL;
+    for (const yaml_node_pair_t *p = root->data.mapping.pairs.start;
+         p < root->data.mapping.pairs.top; p++) {
+        const yaml_node_t *k = yaml_document_get_node(doc, p->key);
+        const yaml_node_t *v = yaml_document_get_node(doc, p->value);
+
+        if (k->type == YAML_SCALAR_NODE && v->type == YAML_SCALAR_NODE &&
+            strcmp((const char *)k->data.scalar.value, key) == 0)
+            return (const char *)v->data.scalar.value;
+    }
+    return NULL;
+}
+
+/* A file that is not YAML is named and skipped. */
+static void read_alias_from(FILE *f, const char *path, const char *key, char out[LAUNCH_PATH_MAX])
+{
+    yaml_parser_t parser;
+    yaml_document_t doc;
+
+    if (!yaml_parser_initialize(&parser))
+        return;
+    yaml_parser_set_input_file(&parser, f);
+    if (yaml_parser_load(&parser, &doc)) {
+        const char *text = mapped_text(&doc, key);
+
+        if (text != NULL && strlen(text) < LAUNCH_PATH_MAX)
+            memcpy(out, text, strlen(text) + 1);
+        yaml_document_delete(&doc);
+    } else {
+        tp_warn("launcher", "%s:%zu: %s: its aliases are not known", path,
+                parser.problem_mark.line + 1, parser.problem != NULL ? parser.problem : "not YAML");
+    }
+    yaml_parser_delete(&parser);
+}
+
 /* The value of `key` in DIR/aliases.yaml, "" when there is none. */
 static void read_alias(const char *dir, const char *key, char out[LAUNCH_PATH_MAX])
 {
     char path[LAUNCH_PATH_MAX];
-    yaml_parser_t parser;
-    yaml_document_t doc;
-    const yaml_node_t *root;
-    FILE *f;
+    FILE *f = NULL;
 
     out[0] = '\0';
-    if (snprintf(path, sizeof path, "%s/aliases.yaml", dir) >= (int)sizeof path)
-        return;
-    f = fopen(path, "rb");
+    if (snprintf(path, sizeof path, "%s/aliases.yaml", dir) < (int)sizeof path)
+        f = fopen(path, "rb");
     if (f == NULL)
         return;
-    if (yaml_parser_initialize(&parser)) {
-        yaml_parser_set_input_file(&parser, f);
-        if (yaml_parser_load(&parser, &doc)) {
-            root = yaml_document_get_root_node(&doc);
-            for (const yaml_node_pair_t *p = root != NULL && root->type == YAML_MAPPING_NODE
-                                                 ? root->data.mapping.pairs.start
-                                                 : NULL;
-                 p != NULL && p < root->data.mapping.pairs.top; p++) {
-                const yaml_node_t *k = yaml_document_get_node(&doc, p->key);
-                const yaml_node_t *v = yaml_document_get_node(&doc, p->value);
-
-                if (k->type == YAML_SCALAR_NODE && v->type == YAML_SCALAR_NODE &&
-                    strcmp((const char *)k->data.scalar.value, key) == 0)
-                    snprintf(out, LAUNCH_PATH_MAX, "%s", (const char *)v->data.scalar.value);
-            }
-            yaml_document_delete(&doc);
-        }
-        yaml_parser_delete(&parser);
-    }
+    read_alias_from(f, path, key, out);
     fclose(f);
 }
 

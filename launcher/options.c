@@ -172,6 +172,31 @@ static tp_status apply_defaults(launch_parser *p)
     return TP_OK;
 }
 
+/* Kubernetes gives every pod TPSERVE_PORT=tcp://10.0.0.1:8000 when a Service is called "tpserve". */
+static bool is_service_link(const char *value)
+{
+    return strncmp(value, "tcp://", 6) == 0 || strncmp(value, "udp://", 6) == 0;
+}
+
+/* A variable's value; of a list, one item per part between separators. */
+static tp_status set_items(launch_parser *p, const launch_row *row, const char *value,
+                           const char *separators)
+{
+    if (row->type != LAUNCH_TYPE_LIST)
+        return launch_set(p, row, value, LAUNCH_FROM_ENV);
+    while (*value != '\0') {
+        size_t n = strcspn(value, separators);
+        char *item = tp_arena_strndup(&p->arena, value, n);
+
+        if (item == NULL)
+            return TP_REJECT(TP_ERR_NOMEM, "out of memory for options");
+        if (n > 0)
+            TP_TRY(launch_set(p, row, item, LAUNCH_FROM_ENV));
+        value += n + (value[n] != '\0');
+    }
+    return TP_OK;
+}
+
 static tp_status apply_environment(launch_parser *p)
 {
     const char *models = getenv("TPSERVE_MODELS");
@@ -185,20 +210,10 @@ static tp_status apply_environment(launch_parser *p)
             name[n++] = *s == '-' ? '_' : (char)toupper((unsigned char)*s);
         name[n] = '\0';
         value = getenv(name);
-        if (value != NULL && *value != '\0')
-            TP_TRY(launch_set(p, &launch_rows[i], value, LAUNCH_FROM_ENV));
+        if (value != NULL && *value != '\0' && !is_service_link(value))
+            TP_TRY(set_items(p, &launch_rows[i], value, "\n"));
     }
-    while (models != NULL && *models != '\0') {
-        size_t n = strcspn(models, ":");
-        char *dir = tp_arena_strndup(&p->arena, models, n);
-
-        if (dir == NULL)
-            return TP_REJECT(TP_ERR_NOMEM, "out of memory for options");
-        if (n > 0)
-            TP_TRY(launch_set(p, launch_find("model-path", 10), dir, LAUNCH_FROM_ENV));
-        models += n + (models[n] == ':');
-    }
-    return TP_OK;
+    return models != NULL ? set_items(p, launch_find("model-path", 10), models, ":") : TP_OK;
 }
 
 /* One flag at argv[*i]; moves *i past its value.  only: NULL, or the one row that this pass is about. */
@@ -232,8 +247,7 @@ static tp_status apply_flag(launch_parser *p, int argc, char **argv, int *i, con
         return TP_OK;
     TP_TRY(launch_set(p, row, value, LAUNCH_FROM_CLI));
     if (only == NULL && (row->flags & LAUNCH_SECRET) != 0)
-        for (char *s = argv[*i] + (value - argv[*i]); *s != '\0'; s++)
-            *s = '*';
+        memset(argv[*i] + strlen(argv[*i]) - strlen(value), '*', strlen(value));
     return TP_OK;
 }
 

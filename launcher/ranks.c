@@ -9,12 +9,15 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/prctl.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "base/buf.h"
+#include "base/hash.h"
 #include "base/log.h"
 #include "base/mem.h"
 #include "launcher/bind.h"
@@ -44,49 +47,100 @@ bool launch_under_launcher(void)
            getenv("PMI_RANK") != NULL || getenv("SLURM_STEP_NUM_TASKS") != NULL;
 }
 
-static void exec_mpirun(int n, char **argv)
-{
-    char count[16], *args[16];
-    int argc = 0, n_args = 0, null_fd = open("/dev/null", O_RDONLY);
-    char **all;
+/* ---- the command line of mpirun ---- */
 
-    while (argv[argc] != NULL)
-        argc++;
-    snprintf(count, sizeof count, "%d", n);
-    args[n_args++] = (char[]){"mpirun"};
-    if (n > launch_usable_cores())
-        args[n_args++] = (char[]){"--oversubscribe"};
-    args[n_args++] = (char[]){"--bind-to"};
-    args[n_args++] = (char[]){"none"};
-    args[n_args++] = (char[]){"-np"};
-    args[n_args++] = count;
-    args[n_args++] = (char[]){"/proc/self/exe"};
-    all = tp_calloc((size_t)(n_args + argc), sizeof *all);
-    if (all == NULL)
-        _exit(1);
-    memcpy(all, args, (size_t)n_args * sizeof *args);
-    memcpy(all + n_args, argv + 1, (size_t)(argc - 1) * sizeof *argv);
-    char exe[4096];
-    ssize_t len = readlink("/proc/self/exe", exe, sizeof exe - 1);
-    if (len > 0) {
-        exe[len] = '\0';
-        all[n_args - 1] = exe;
+typedef struct arg_list {
+    const char **items; /* owned; NULL-terminated */
+    int n, max;
+} arg_list;
+
+static void put(arg_list *l, const char *arg)
+{
+    TP_ASSERT(l->n + 1 < l->max);
+    l->items[l->n++] = arg;
+}
+
+/* Our own options for the ranks, all but the secrets: those must not show in anybody's process title. */
+static void put_own_options(arg_list *l, int argc, char *const *argv)
+{
+    for (int i = 1; i < argc; i++) {
+        const char *name = argv[i] + strspn(argv[i], "-");
+        size_t len = strcspn(name, "=");
+        const launch_row *row = name > argv[i] ? launch_find(name, len) : NULL;
+
+        if (row == NULL || (row->flags & LAUNCH_SECRET) == 0)
+            put(l, argv[i]);
+        else if (name[len] != '=')
+            i++;
     }
-    if (null_fd >= 0)
-        dup2(null_fd, STDIN_FILENO);
-    if (geteuid() == 0) {
+}
+
+/* The keys travel in the environment, one per line. */
+static tp_status pass_keys_on(const launch_list *keys)
+{
+    tp_status st = TP_OK;
+    tp_buf all;
+
+    if (keys->n == 0)
+        return TP_OK;
+    tp_buf_init(&all, 1 << 20);
+    for (int i = 0; i < keys->n; i++)
+        tp_buf_printf(&all, "%s%s", i > 0 ? "\n" : "", keys->items[i]);
+    if (all.failed || setenv("TPSERVE_API_KEY", tp_buf_str(&all), 1) != 0)
+        st = TP_FAIL(TP_ERR_NOMEM, "cannot hand the API keys to the ranks");
+    if (all.data != NULL)
+        tp_wipe(all.data, all.len);
+    tp_buf_release(&all);
+    return st;
+}
+
+static void detach_stdin(void)
+{
+    int fd = open("/dev/null", O_RDONLY);
+
+    if (fd < 0)
+        return;
+    dup2(fd, STDIN_FILENO);
+    close(fd);
+}
+
+/* In the child. */
+TP_NORETURN static void exec_mpirun(const launch_options *opt, int argc, char *const *argv)
+{
+    int n = (int)opt->tensor_parallel_size;
+    arg_list l = {.max = argc + 16};
+    char count[16], exe[4096];
+    ssize_t len = readlink("/proc/self/exe", exe, sizeof exe - 1);
+
+    l.items = tp_calloc((size_t)l.max, sizeof *l.items);
+    if (l.items == NULL || len <= 0 || pass_keys_on(&opt->api_key) != TP_OK)
+        _exit(1);
+    exe[len] = '\0';
+    snprintf(count, sizeof count, "%d", n);
+    put(&l, "mpirun");
+    if (n > launch_usable_cores())
+        put(&l, "--oversubscribe");
+    put(&l, "--bind-to");
+    put(&l, "none");
+    put(&l, "-np");
+    put(&l, count);
+    put(&l, exe);
+    put_own_options(&l, argc, argv);
+    detach_stdin();
+    if (geteuid() == 0) { /* the user has started us as root: no need to ask again */
         setenv("OMPI_ALLOW_RUN_AS_ROOT", "1", 1);
         setenv("OMPI_ALLOW_RUN_AS_ROOT_CONFIRM", "1", 1);
     }
-    execvp(all[0], all);
+    execvp("mpirun", (char *const *)(uintptr_t)l.items);
     tp_error("launcher",
-             "cannot run mpirun: %s; install Open MPI (Debian: openmpi-bin), or start one "
-             "rank",
+             "cannot run mpirun: %s; install Open MPI (Debian: openmpi-bin), or start one rank",
              strerror(errno));
     _exit(127);
 }
 
-int launch_own_ranks(int n, char **argv)
+/* ---- the parent ---- */
+
+int launch_own_ranks(const launch_options *opt, int argc, char *const *argv)
 {
     sigset_t set, old;
     int stops = 0, status = 0;
@@ -103,7 +157,7 @@ int launch_own_ranks(int n, char **argv)
         sigprocmask(SIG_SETMASK, &old, NULL);
         setpgid(0, 0);
         prctl(PR_SET_PDEATHSIG, SIGTERM);
-        exec_mpirun(n, argv);
+        exec_mpirun(opt, argc, argv);
     }
     if (child < 0) {
         tp_error("launcher", "cannot start a process: %s", strerror(errno));

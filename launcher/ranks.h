@@ -10,8 +10,9 @@ int launch_env_rank(void);
 /* True when mpirun or srun started this process. */
 bool launch_under_launcher(void);
 
-/* Runs mpirun with n ranks of this program and the same arguments; SIGTERM, SIGINT and SIGUSR1 become the drain signal
+/* Runs mpirun with --tensor-parallel-size ranks of this program and the same arguments, API keys aside: they go through
+ * the environment; SIGTERM, SIGINT and SIGUSR1 become the drain signal
  * of mpirun, a second one its hard stop.  Returns mpirun's exit code. */
-int launch_own_ranks(int n, char **argv);
+int launch_own_ranks(const launch_options *opt, int argc, char *const *argv);
 
 #endif

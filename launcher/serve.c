@@ -21,6 +21,7 @@
 #include "launcher/bind.h"
 #include "launcher/keys.h"
 #include "launcher/model_path.h"
+#include "launcher/ranks.h"
 #include "runtime/engine.h"
 
 #define EXIT_GROUP_LOST 70
@@ -30,8 +31,9 @@ typedef struct signal_watch {
     pthread_mutex_t lock;
     rt_engine *engine; /* under lock; NULL while loading */
     int64_t timeout_ms;
-    bool leader;
-    bool stop_early; /* under lock: a signal came before the engine was there */
+    bool leader;       /* under lock; until MPI is up, what the environment says */
+    bool under_mpirun; /* asked before MPI starts: it sets the variable for a lone process, too */
+    bool stop_early;   /* under lock: a signal came before the engine was there */
 } signal_watch;
 
 static signal_watch g_watch = {.lock = PTHREAD_MUTEX_INITIALIZER};
@@ -46,8 +48,7 @@ static void drain_signals(sigset_t *set)
 
 static void on_signal(const siginfo_t *info, int count)
 {
-    bool hard = info->si_signo == SIGTERM && info->si_pid == getppid() &&
-                getenv("OMPI_COMM_WORLD_RANK") != NULL;
+    bool hard = info->si_signo == SIGTERM && info->si_pid == getppid() && g_watch.under_mpirun;
     int64_t timeout_ms = hard || count > 1 ? 0 : g_watch.timeout_ms;
 
     pthread_mutex_lock(&g_watch.lock);
@@ -87,13 +88,21 @@ static tp_status start_watch(const launch_options *opt, bool leader)
 
     g_watch.timeout_ms = opt->shutdown_timeout * 1000;
     g_watch.leader = leader;
+    g_watch.under_mpirun = getenv("OMPI_COMM_WORLD_RANK") != NULL;
     drain_signals(&set);
     pthread_sigmask(SIG_BLOCK, &set, NULL);
-    signal(SIGPIPE, SIG_IGN);
+    sigaction(SIGPIPE, &(struct sigaction){.sa_handler = SIG_IGN}, NULL);
     if (pthread_create(&thread, NULL, watch_signals, NULL) != 0)
         return TP_FAIL(TP_ERR_NOMEM, "cannot start the signal thread");
     pthread_detach(thread);
     return TP_OK;
+}
+
+static void set_leader(bool leader)
+{
+    pthread_mutex_lock(&g_watch.lock);
+    g_watch.leader = leader;
+    pthread_mutex_unlock(&g_watch.lock);
 }
 
 /* Tells the watch about the engine; a drain that came too early takes effect now. */
@@ -171,7 +180,7 @@ static tp_status run(const launch_options *opt, const comm_world *world, kern_ba
     rt_engine *engine = NULL;
     tp_status st = TP_OK;
 
-    if (leader) {
+    if (leader && be != NULL) {
         st = launch_find_model(dir, opt);
         if (st != TP_OK)
             st = TP_FAIL(st, "%s", tp_last_error());
@@ -246,16 +255,17 @@ int launch_serve(const launch_options *opt)
     tp_arena_init(&arena, 0);
     if (tp_hash_init() != TP_OK)
         return 1;
-    st = start_watch(opt, false);
+    st = start_watch(opt, launch_env_rank() <= 0);
     if (st == TP_OK)
         st = comm_init(&world);
     if (st != TP_OK)
         return 1;
-    g_watch.leader = world.rank == 0;
+    set_leader(world.rank == 0);
     tp_log_set_rank(world.rank, world.size);
     st = check_world(opt, &world);
-    if (st == TP_OK)
-        st = open_backend(&be, opt, &world);
+    /* a rank without a device goes on: all ranks agree in rt_engine_create that one has failed */
+    if (st == TP_OK && open_backend(&be, opt, &world) != TP_OK)
+        be = NULL;
     if (st == TP_OK)
         st = run(opt, &world, be, &arena);
     if (be != NULL)

@@ -1,0 +1,294 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* test_launch_options.c - values of every type, the order of the sources, and what errors say. */
+#include "tests/unit/base/base_testing.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/status.h"
+#include "launcher/options.h"
+
+#define ARGS_MAX 16
+
+static launch_parser g;
+static char g_args[ARGS_MAX][256]; /* as a process has them: writable */
+
+/* Parses "tpserve" and the words up to NULL. */
+static tp_status parse(const char *const *words)
+{
+    char *argv[ARGS_MAX + 1] = {g_args[0]};
+    int argc = 1;
+
+    launch_parser_release(&g);
+    (void)snprintf(g_args[0], sizeof g_args[0], "tpserve");
+    for (; *words != NULL; words++, argc++) {
+        (void)snprintf(g_args[argc], sizeof g_args[argc], "%s", *words);
+        argv[argc] = g_args[argc];
+    }
+    return launch_parse(&g, argc, argv);
+}
+
+#define PARSE(...) parse((const char *const[]){__VA_ARGS__, NULL})
+
+static void assert_refused(tp_status st, const char *text)
+{
+    assert_int_not_equal(st, TP_OK);
+    if (strstr(tp_last_error(), text) == NULL)
+        fail_msg("\"%s\" is not in \"%s\"", text, tp_last_error());
+}
+
+static void test_defaults(void **state)
+{
+    (void)state;
+    assert_int_equal(PARSE("--model", "m"), TP_OK);
+    assert_string_equal(g.opt.model, "m");
+    assert_string_equal(g.opt.host, "127.0.0.1");
+    assert_int_equal(g.opt.port, 8000);
+    assert_int_equal(g.opt.max_body, 8 << 20);
+    assert_int_equal(g.opt.command, LAUNCH_SERVE);
+}
+
+static void test_every_type(void **state)
+{
+    (void)state;
+    assert_int_equal(PARSE("serve", "--port", "1", "--kv-cache-memory-bytes=4GiB", "--watermark",
+                           "0.25", "--log-json", "--dtype", "half", "--api-key", "a", "--api-key=b",
+                           "m"),
+                     TP_OK);
+    assert_int_equal(g.opt.port, 1);
+    assert_true(g.opt.kv_cache_memory_bytes == INT64_C(4) << 30);
+    assert_true(g.opt.watermark == 0.25);
+    assert_true(g.opt.log_json);
+    assert_string_equal(g.opt.dtype, "float16");
+    assert_int_equal(g.opt.api_key.n, 2);
+    assert_string_equal(g.opt.api_key.items[1], "b");
+    assert_string_equal(g.opt.model, "m");
+    assert_int_equal(PARSE("--log-json", "--no-log-json", "--max_model_len", "100", "-tp", "2"),
+                     TP_OK);
+    assert_false(g.opt.log_json);
+    assert_int_equal(g.opt.max_model_len, 100);
+    assert_int_equal(g.opt.tensor_parallel_size, 2);
+    assert_int_equal(PARSE("inspect", "m"), TP_OK);
+    assert_int_equal(g.opt.command, LAUNCH_INSPECT);
+}
+
+static void test_suffixes(void **state)
+{
+    static const struct {
+        const char *text;
+        int64_t value;
+    } k_bytes[] = {{"512M", 512 << 20}, {"1G", 1 << 30}, {"1GB", 1000000000},
+                   {"2KiB", 2048},      {"1000", 1000},  {"1.5K", 1536},
+                   {"3b", 3},           {"1k", 1024},    {"1TiB", INT64_C(1) << 40}};
+    static const char *const k_bad[] = {"1Q", "G", "-1", "0.3", "1KiBs", "", "nan", "1e99"};
+
+    (void)state;
+    for (size_t i = 0; i < TP_ARRAY_LEN(k_bytes); i++) {
+        assert_int_equal(PARSE("--kv-cache-memory-bytes", k_bytes[i].text), TP_OK);
+        assert_true(g.opt.kv_cache_memory_bytes == k_bytes[i].value);
+    }
+    for (size_t i = 0; i < TP_ARRAY_LEN(k_bad); i++)
+        assert_refused(PARSE("--kv-cache-memory-bytes", k_bad[i]), "--kv-cache-memory-bytes");
+    assert_int_equal(PARSE("--max-model-len", "8k"), TP_OK);
+    assert_int_equal(g.opt.max_model_len, 8000);
+    assert_int_equal(PARSE("--max-model-len", "8K"), TP_OK);
+    assert_int_equal(g.opt.max_model_len, 8192);
+    assert_int_equal(PARSE("--max-model-len", "-1"), TP_OK);
+    assert_int_equal(g.opt.max_model_len, 0);
+}
+
+static void test_refusals_name_the_cure(void **state)
+{
+    (void)state;
+    assert_refused(PARSE("--frobnicate"), "unknown option --frobnicate");
+    assert_refused(PARSE("--no-port"), "unknown option --no-port");
+    assert_refused(PARSE("--port"), "--port needs a value");
+    assert_refused(PARSE("--port", "70000"), "0 to 65535");
+    assert_refused(PARSE("--port", "x"), "whole number");
+    assert_refused(PARSE("--device", "gpu"), "auto|cpu|ref");
+    assert_refused(PARSE("--log-json=maybe"), "true or false");
+    assert_refused(PARSE("--block-size", "17"), "multiple of 16");
+    assert_refused(PARSE("--pp", "2"), "pipeline-parallel-size");
+    assert_refused(PARSE("a", "b"), "unexpected argument \"b\"");
+}
+
+static void write_config(char path[32], const char *text)
+{
+    int fd;
+
+    (void)snprintf(path, 32, "/tmp/tp-config-XXXXXX");
+    fd = mkstemp(path);
+    assert_true(fd >= 0);
+    assert_int_equal(write(fd, text, strlen(text)), (int)strlen(text));
+    close(fd);
+}
+
+static void test_precedence(void **state)
+{
+    char path[32];
+
+    (void)state;
+    write_config(path, "port: 1\nmax_num_seqs: 11\nblock-size: 32\nallowed-origins: [x, y]\n"
+                       "model: from-file\nhost: null\nlog-json: true\n");
+    setenv("TPSERVE_PORT", "2", 1);
+    setenv("TPSERVE_MAX_NUM_SEQS", "22", 1);
+    setenv("TPSERVE_ALLOWED_ORIGINS", "z", 1);
+    assert_int_equal(PARSE("--port", "3", "--config", path), TP_OK);
+    assert_int_equal(g.opt.port, 3);
+    assert_int_equal(g.opt.max_num_seqs, 22);
+    assert_int_equal(g.opt.block_size, 32);
+    assert_int_equal(g.opt.allowed_origins.n, 1); /* a stronger source replaces a list */
+    assert_string_equal(g.opt.allowed_origins.items[0], "z");
+    assert_string_equal(g.opt.model, "from-file");
+    assert_string_equal(g.opt.host, "127.0.0.1");
+    assert_true(g.opt.log_json);
+    unsetenv("TPSERVE_PORT");
+    unsetenv("TPSERVE_MAX_NUM_SEQS");
+    unsetenv("TPSERVE_ALLOWED_ORIGINS");
+    setenv("TPSERVE_CONFIG", path, 1);
+    assert_int_equal(PARSE("--no-log-json"), TP_OK);
+    assert_int_equal(g.opt.port, 1);
+    assert_int_equal(g.opt.allowed_origins.n, 2);
+    assert_false(g.opt.log_json);
+    unsetenv("TPSERVE_CONFIG");
+    unlink(path);
+}
+
+static void test_environment_lists(void **state)
+{
+    (void)state;
+    setenv("TPSERVE_API_KEY", "one\ntwo\n", 1);
+    setenv("TPSERVE_MODELS", "/a:/b::", 1);
+    assert_int_equal(PARSE("m"), TP_OK);
+    assert_int_equal(g.opt.api_key.n, 2);
+    assert_string_equal(g.opt.api_key.items[1], "two");
+    assert_int_equal(g.opt.model_path.n, 2);
+    assert_string_equal(g.opt.model_path.items[1], "/b");
+    unsetenv("TPSERVE_API_KEY");
+    unsetenv("TPSERVE_MODELS");
+}
+
+/* A Kubernetes Service called tpserve sets TPSERVE_PORT for every pod of its namespace. */
+static void test_service_links_are_not_options(void **state)
+{
+    (void)state;
+    setenv("TPSERVE_PORT", "tcp://10.0.0.7:8000", 1);
+    assert_int_equal(PARSE("m"), TP_OK);
+    assert_int_equal(g.opt.port, 8000);
+    unsetenv("TPSERVE_PORT");
+}
+
+static void test_yaml_errors_have_a_line(void **state)
+{
+    static const struct {
+        const char *text, *error;
+    } k_cases[] = {
+        {"port: 1\nfrob: 2\n", ":2: unknown option \"frob\""},
+        {"\n\nport: x\n", ":3: --port: expected a whole number"},
+        {"port: [1, 2]\n", ":1: port: expected a single value"},
+        {"api-key:\n  - [a]\n", ":2: api-key: expected a list of plain values"},
+        {"- a\n- b\n", "expected a mapping"},
+        {"port: 1\n  host: {\n", ":2: "},
+        {"[a]: 1\n", ":1: expected an option name"},
+    };
+
+    (void)state;
+    for (size_t i = 0; i < TP_ARRAY_LEN(k_cases); i++) {
+        char path[32];
+
+        write_config(path, k_cases[i].text);
+        assert_refused(PARSE("--config", path), k_cases[i].error);
+        assert_refused(PARSE("--config", path), path);
+        unlink(path);
+    }
+    assert_refused(PARSE("--config", "/nonexistent/c.yaml"), "No such file");
+}
+
+static void test_secrets_are_wiped_and_never_printed(void **state)
+{
+    char *text = NULL;
+    size_t n;
+    FILE *f;
+
+    (void)state;
+    assert_int_equal(PARSE("--api-key", "sk-secret", "--api-key=sk-other"), TP_OK);
+    assert_string_equal(g_args[2], "*********");
+    assert_string_equal(g_args[3], "--api-key=********");
+    assert_string_equal(g.opt.api_key.items[0], "sk-secret");
+    f = open_memstream(&text, &n);
+    launch_print_config(f, &g);
+    assert_int_equal(fclose(f), 0);
+    assert_null(strstr(text, "sk-"));
+    assert_non_null(strstr(text, "port: 8000  # default"));
+    free(text);
+}
+
+/* The texts come from the table, so every row that is not hidden is in each of them. */
+static void test_generated_texts(void **state)
+{
+    void (*const print[])(FILE *) = {launch_print_help, launch_print_man, launch_print_completion};
+
+    (void)state;
+    for (size_t p = 0; p < TP_ARRAY_LEN(print); p++) {
+        char *text = NULL;
+        size_t n, column = 0;
+        FILE *f = open_memstream(&text, &n);
+
+        print[p](f);
+        assert_int_equal(fclose(f), 0);
+        for (int i = 0; i < launch_n_rows; i++) {
+            char name[96], *to = name;
+
+            for (const char *s = launch_rows[i].name; *s != '\0'; s++) {
+                if (*s == '-' && print[p] == launch_print_man)
+                    *to++ = '\\';
+                *to++ = *s;
+            }
+            *to = '\0';
+            if ((launch_rows[i].flags & LAUNCH_HIDDEN) == 0 && strstr(text, name) == NULL)
+                fail_msg("%s is not in text %zu", name, p);
+        }
+        for (const char *s = text; print[p] == launch_print_help && *s != '\0'; s++) {
+            column = *s == '\n' ? 0 : column + 1;
+            assert_true(column <= 100);
+        }
+        free(text);
+    }
+}
+
+static void test_rows_are_sound(void **state)
+{
+    (void)state;
+    for (int i = 0; i < launch_n_rows; i++) {
+        const launch_row *r = &launch_rows[i];
+
+        assert_ptr_equal(launch_find(r->name, strlen(r->name)), r); /* no name twice */
+        if (r->alias != NULL)
+            assert_ptr_equal(launch_find(r->alias, strlen(r->alias)), r);
+        assert_true(r->doc != NULL && strlen(r->doc) > 10);
+        assert_true((r->type == LAUNCH_TYPE_WORD) == (r->words != NULL));
+    }
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_defaults),
+        cmocka_unit_test(test_every_type),
+        cmocka_unit_test(test_suffixes),
+        cmocka_unit_test(test_refusals_name_the_cure),
+        cmocka_unit_test(test_precedence),
+        cmocka_unit_test(test_environment_lists),
+        cmocka_unit_test(test_service_links_are_not_options),
+        cmocka_unit_test(test_yaml_errors_have_a_line),
+        cmocka_unit_test(test_secrets_are_wiped_and_never_printed),
+        cmocka_unit_test(test_generated_texts),
+        cmocka_unit_test(test_rows_are_sound),
+    };
+    int failed = cmocka_run_group_tests(tests, NULL, NULL);
+
+    launch_parser_release(&g);
+    return failed;
+}
