@@ -1,0 +1,461 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* test_engine.c - a whole engine of one rank over a tiny checkpoint: what many requests get at once, under preemption
+ * and cancellation, is what each gets alone; nothing is left behind. */
+#include "tests/unit/runtime/runtime_testing.h"
+
+#include <signal.h>
+#include <sys/wait.h>
+
+#include "base/clock.h"
+#include "base/hash.h"
+#include "base/log.h"
+
+#define TRAIT      "llama3"
+#define MANY       8
+#define TOKENS_MAX 64
+#define SLEEP_US   200
+
+typedef struct fixture {
+    char dir[32];
+    kern_backend *be;
+    rt_engine *engine;
+    pthread_t thread;
+    tp_status run_status;
+} fixture;
+
+static fixture g;
+
+/* What a request has said so far. */
+typedef struct answer {
+    rt_request *r;
+    int n[4]; /* tokens per choice */
+    int32_t ids[4][TOKENS_MAX];
+    char text[4][4096];
+    rt_finish finish[4];
+    char error[32];
+} answer;
+
+/* ---- the engine ---- */
+
+static void link_file(const char *name)
+{
+    char from[512], to[128];
+
+    (void)snprintf(from, sizeof from, "%s/%s/%s", MODEL_GOLDENS, TRAIT, name);
+    (void)snprintf(to, sizeof to, "%s/%s", g.dir, name);
+    assert_int_equal(symlink(from, to), 0);
+}
+
+static void unlink_file(const char *name)
+{
+    char path[128];
+
+    (void)snprintf(path, sizeof path, "%s/%s", g.dir, name);
+    (void)unlink(path);
+}
+
+static void *run_engine(void *unused)
+{
+    (void)unused;
+    g.run_status = rt_engine_run(g.engine);
+    return NULL;
+}
+
+static void create_engine(int64_t kv_bytes, int queue)
+{
+    comm_world world = {.rank = 0, .size = 1, .local_rank = 0, .local_size = 1, .n_hosts = 1};
+    rt_engine_options opt = {.model_dir = g.dir,
+                             .max_num_seqs = 6,
+                             .max_num_batched_tokens = 48,
+                             .max_model_len = 128,
+                             .kv_cache_memory_bytes = kv_bytes,
+                             .max_num_queued_reqs = queue,
+                             .watermark = -1,
+                             .dtype = "float32",
+                             .comm = "self"};
+
+    assert_int_equal(kern_cpu_ops()->open(&g.be, &(kern_open_args){.n_threads = 1}), TP_OK);
+    assert_int_equal(rt_engine_create(&g.engine, &opt, g.be, &world), TP_OK);
+}
+
+static void start_engine(int64_t kv_bytes, int queue)
+{
+    create_engine(kv_bytes, queue);
+    assert_int_equal(pthread_create(&g.thread, NULL, run_engine, NULL), 0);
+}
+
+static void stop_engine(void)
+{
+    rt_engine_drain(g.engine, 0);
+    assert_int_equal(pthread_join(g.thread, NULL), 0);
+    assert_int_equal(g.run_status, TP_OK);
+    rt_engine_destroy(g.engine);
+    g.be->ops->close(g.be);
+}
+
+static int make_model(void **state)
+{
+    tp_buf b;
+
+    (void)state;
+    tp_log_set_level(TP_LOG_ERROR);
+    assert_int_equal(tp_hash_init(), TP_OK);
+    tok_make_dir(g.dir);
+    tp_buf_init(&b, 1 << 20);
+    tok_put_document(&b);
+    tok_write(g.dir, "tokenizer.json", b.data, b.len);
+    tp_buf_release(&b);
+    link_file("config.json");
+    link_file("model.safetensors");
+    return 0;
+}
+
+static int remove_model(void **state)
+{
+    (void)state;
+    unlink_file("config.json");
+    unlink_file("model.safetensors");
+    tok_remove(g.dir);
+    return 0;
+}
+
+/* ---- requests ---- */
+
+/* Request i: its own prompt, length and way of sampling. */
+static rt_request_desc make_desc(int i, int32_t prompt[TOKENS_MAX])
+{
+    rt_request_desc d = {.prompt = prompt, .n = 1, .sampling = rt_sampling_default()};
+
+    d.n_prompt = 5 + 7 * (i % 6);
+    for (int k = 0; k < d.n_prompt; k++)
+        prompt[k] = 3 + (i * 131 + k * 17) % 590;
+    d.sampling.max_tokens = 30 + i;
+    d.sampling.ignore_eos = true;
+    d.sampling.seed = (uint64_t)i;
+    if (i % 2 == 1)
+        d.sampling.temperature = 1;
+    if (i % 4 == 3)
+        d.sampling.top_p = 0.8f;
+    return d;
+}
+
+static tp_status submit(answer *a, int i, int n)
+{
+    int32_t prompt[TOKENS_MAX];
+    rt_request_desc d = make_desc(i, prompt);
+
+    memset(a, 0, sizeof *a);
+    d.n = n;
+    return rt_engine_submit(g.engine, &d, &a->r);
+}
+
+/* Takes what waits; true when the request is over. */
+static bool poll(answer *a)
+{
+    rt_event ev;
+
+    while (rt_request_next(a->r, &ev)) {
+        int c = ev.choice;
+
+        strncat(a->text[c], ev.text, ev.text_len);
+        if (ev.kind == RT_EVENT_TOKEN)
+            a->ids[c][a->n[c]++] = ev.token;
+        if (ev.kind == RT_EVENT_FINISH)
+            a->finish[c] = ev.finish;
+        if (ev.error_code != NULL)
+            (void)snprintf(a->error, sizeof a->error, "%s", ev.error_code);
+    }
+    return rt_request_done(a->r);
+}
+
+static void finish(answer *a)
+{
+    int64_t end = tp_now_ns() + 120 * TP_NS_PER_S;
+
+    while (!poll(a)) {
+        assert_true(tp_now_ns() < end);
+        usleep(SLEEP_US);
+    }
+    rt_request_release(a->r);
+}
+
+static void assert_idle(void)
+{
+    int64_t end = tp_now_ns() + 60 * TP_NS_PER_S;
+    rt_stats s;
+
+    do {
+        assert_true(tp_now_ns() < end);
+        usleep(SLEEP_US);
+        rt_engine_stats(g.engine, &s);
+    } while (s.blocks_used > 0 || s.running > 0 || s.waiting > 0);
+}
+
+static void assert_same(const answer *a, int choice, const answer *alone, int of)
+{
+    assert_int_equal(a->n[choice], alone->n[of]);
+    assert_memory_equal(a->ids[choice], alone->ids[of], sizeof a->ids[0][0] * (size_t)alone->n[of]);
+    assert_string_equal(a->text[choice], alone->text[of]);
+    assert_int_equal(a->finish[choice], alone->finish[of]);
+}
+
+static int64_t bytes_of_blocks(int n)
+{
+    return (int64_t)n * 8192; /* as the cache of the CPU backend lays out float32 blocks here */
+}
+
+/* ---- cases ---- */
+
+static void test_together_as_alone(void **state)
+{
+    static answer alone[MANY], together[MANY];
+    rt_stats s;
+
+    (void)state;
+    start_engine(bytes_of_blocks(64), 0);
+    for (int i = 0; i < MANY; i++) {
+        assert_int_equal(submit(&alone[i], i, 1), TP_OK);
+        finish(&alone[i]);
+        assert_int_equal(alone[i].n[0], 30 + i);
+        assert_int_equal(alone[i].finish[0], RT_FINISH_LENGTH);
+    }
+    stop_engine();
+    start_engine(bytes_of_blocks(9), 0); /* room for two or three of them */
+    assert_int_equal(rt_engine_get_info(g.engine)->n_blocks, 9);
+    for (int i = 0; i < MANY; i++)
+        assert_int_equal(submit(&together[i], i, 1), TP_OK);
+    for (int i = 0; i < MANY; i++) {
+        finish(&together[i]);
+        assert_same(&together[i], 0, &alone[i], 0);
+    }
+    assert_idle();
+    rt_engine_stats(g.engine, &s);
+    print_message("    %llu preemptions in %llu steps\n", (unsigned long long)s.preemptions,
+                  (unsigned long long)s.steps);
+    assert_true(s.preemptions > 0);
+    stop_engine();
+}
+
+static void test_choices_as_alone(void **state)
+{
+    static answer alone, many;
+
+    (void)state;
+    start_engine(bytes_of_blocks(64), 0);
+    assert_int_equal(submit(&many, 5, 4), TP_OK);
+    finish(&many);
+    for (int c = 0; c < 4; c++) {
+        int32_t prompt[TOKENS_MAX];
+        rt_request_desc d = make_desc(5, prompt);
+
+        d.sampling.seed += (uint64_t)c;
+        memset(&alone, 0, sizeof alone);
+        assert_int_equal(rt_engine_submit(g.engine, &d, &alone.r), TP_OK);
+        finish(&alone);
+        assert_same(&many, c, &alone, 0);
+    }
+    assert_idle();
+    stop_engine();
+}
+
+static void test_cancel_at_random_moments(void **state)
+{
+    static answer a[MANY];
+    uint64_t x = 3;
+    rt_stats s;
+
+    (void)state;
+    start_engine(bytes_of_blocks(12), 0);
+    for (int round = 0; round < 15; round++) {
+        for (int i = 0; i < MANY; i++)
+            assert_int_equal(submit(&a[i], i, 1 + (i + round) % 4), TP_OK);
+        for (int i = 0; i < MANY; i++) {
+            x = x * 6364136223846793005u + 1442695040888963407u;
+            for (int k = (int)(x >> 61); k > 0; k--) {
+                (void)poll(&a[i]);
+                usleep(SLEEP_US);
+            }
+            rt_request_release(a[i].r);
+        }
+    }
+    assert_idle();
+    rt_engine_stats(g.engine, &s);
+    print_message("    %llu of %d requests were cancelled in time\n",
+                  (unsigned long long)s.cancelled, 15 * MANY);
+    assert_true(s.cancelled > 0);
+    stop_engine();
+}
+
+static void test_queue_full(void **state)
+{
+    static answer a[10], more;
+
+    (void)state;
+    create_engine(bytes_of_blocks(64), 4); /* not running yet: nothing leaves the queue */
+    for (int i = 0; i < 10; i++)
+        assert_int_equal(submit(&a[i], i, 1), TP_OK); /* 6 + 4 */
+    assert_int_equal(submit(&more, 0, 1), TP_ERR_FULL);
+    assert_int_equal(pthread_create(&g.thread, NULL, run_engine, NULL), 0);
+    for (int i = 0; i < 10; i++)
+        finish(&a[i]);
+    assert_idle();
+    assert_int_equal(submit(&more, 0, 1), TP_OK);
+    finish(&more);
+    stop_engine();
+}
+
+static void test_drain(void **state)
+{
+    static answer a[MANY], late;
+
+    (void)state;
+    start_engine(bytes_of_blocks(16), 0);
+    for (int i = 0; i < MANY; i++)
+        assert_int_equal(submit(&a[i], i, 2), TP_OK);
+    rt_engine_drain(g.engine, 60000);
+    assert_int_equal(submit(&late, 0, 1), TP_ERR_DRAINING);
+    while (!poll(&a[0]))
+        usleep(SLEEP_US);
+    assert_int_equal(a[0].finish[0], RT_FINISH_LENGTH); /* what runs may finish */
+    rt_engine_drain(g.engine, 0);
+    assert_int_equal(pthread_join(g.thread, NULL), 0);
+    assert_int_equal(g.run_status, TP_OK);
+    for (int i = 0; i < MANY; i++) {
+        assert_true(poll(&a[i]));
+        if (a[i].finish[0] == RT_FINISH_ERROR)
+            assert_string_equal(a[i].error, "shutdown");
+        rt_request_release(a[i].r);
+    }
+    rt_engine_destroy(g.engine);
+    g.be->ops->close(g.be);
+}
+
+/* Handles that are given back only after the loop has ended leave nothing behind (leak checkers look). */
+static void test_release_after_the_end(void **state)
+{
+    static answer a;
+
+    (void)state;
+    start_engine(bytes_of_blocks(16), 0);
+    assert_int_equal(submit(&a, 0, 2), TP_OK);
+    rt_engine_drain(g.engine, 0);
+    assert_int_equal(pthread_join(g.thread, NULL), 0);
+    rt_request_release(a.r); /* unread: becomes a cancellation that nobody takes */
+    rt_engine_destroy(g.engine);
+    g.be->ops->close(g.be);
+}
+
+static void test_contract_is_checked(void **state)
+{
+    static const int32_t k_alien[] = {5, 600};
+    static const char *const k_empty[] = {""};
+    int32_t prompt[129] = {0};
+    rt_request_desc d = {.prompt = prompt, .n_prompt = 4, .n = 1};
+    rt_request *r = NULL;
+
+    (void)state;
+    create_engine(bytes_of_blocks(8), 0);
+    d.sampling = rt_sampling_default();
+#define REFUSED(change)                                                                            \
+    do {                                                                                           \
+        rt_request_desc saved = d;                                                                 \
+        change;                                                                                    \
+        assert_int_equal(rt_engine_submit(g.engine, &d, &r), TP_ERR_INVALID);                      \
+        d = saved;                                                                                 \
+    } while (0)
+    REFUSED(d.n_prompt = 0);
+    REFUSED(d.n_prompt = 129);
+    REFUSED(d.n_prompt = 128); /* no place for the first token */
+    REFUSED(d.n = 0);
+    REFUSED(d.n = RT_CHOICES_MAX + 1);
+    REFUSED((d.prompt = k_alien, d.n_prompt = 2));
+    REFUSED((d.stop = k_empty, d.n_stop = 1));
+    REFUSED((d.allowed = k_alien, d.n_allowed = 0));
+    REFUSED(d.sampling.max_tokens = -1);
+#undef REFUSED
+    rt_engine_destroy(g.engine);
+    g.be->ops->close(g.be);
+}
+
+/* A prompt that fills the cache to its last block, and only its logprobs are wanted. */
+static void test_prefill_of_the_whole_context(void **state)
+{
+    int32_t prompt[128];
+    rt_request_desc d = {.prompt = prompt, .n_prompt = 128, .n = 1};
+    static answer a;
+
+    (void)state;
+    start_engine(bytes_of_blocks(8), 0);
+    for (int i = 0; i < 128; i++)
+        prompt[i] = 3 + i;
+    d.sampling = rt_sampling_default();
+    d.sampling.max_tokens = 0;
+    memset(&a, 0, sizeof a);
+    assert_int_equal(rt_engine_submit(g.engine, &d, &a.r), TP_OK);
+    finish(&a);
+    assert_int_equal(a.finish[0], RT_FINISH_LENGTH);
+    assert_int_equal(a.n[0], 0);
+    stop_engine();
+}
+
+static void test_submit_without_memory(void **state)
+{
+    static answer a;
+    int failures;
+
+    (void)state;
+    start_engine(bytes_of_blocks(16), 0);
+    FAIL_EACH_ALLOCATION(failures, a.r != NULL, (void)!submit(&a, 1, 4));
+    assert_true(failures >= 3);
+    finish(&a);
+    assert_idle();
+    stop_engine();
+}
+
+static void allocate(void *unused)
+{
+    (void)unused;
+    tp_free(tp_malloc(1));
+}
+
+/* The engine thread calls notify inside the step: an allocation there must end the process. */
+static void test_step_may_not_allocate(void **state)
+{
+    pid_t child = fork();
+    int status;
+
+    (void)state;
+    if (child == 0) {
+        int32_t prompt[TOKENS_MAX];
+        rt_request_desc d = make_desc(0, prompt);
+        rt_request *r;
+
+        (void)!freopen("/dev/null", "w", stderr);
+        signal(SIGABRT, SIG_DFL);
+        create_engine(bytes_of_blocks(16), 0);
+        d.notify = allocate;
+        if (rt_engine_submit(g.engine, &d, &r) == TP_OK)
+            (void)run_engine(NULL);
+        _exit(0);
+    }
+    assert_int_equal(waitpid(child, &status, 0), child);
+    assert_true(WIFSIGNALED(status) && WTERMSIG(status) == SIGABRT);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_step_may_not_allocate), /* forks: before any thread */
+        cmocka_unit_test(test_together_as_alone),
+        cmocka_unit_test(test_choices_as_alone),
+        cmocka_unit_test(test_cancel_at_random_moments),
+        cmocka_unit_test(test_queue_full),
+        cmocka_unit_test(test_drain),
+        cmocka_unit_test(test_release_after_the_end),
+        cmocka_unit_test(test_contract_is_checked),
+        cmocka_unit_test(test_prefill_of_the_whole_context),
+        cmocka_unit_test(test_submit_without_memory),
+    };
+
+    return cmocka_run_group_tests(tests, make_model, remove_model);
+}
