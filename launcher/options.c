@@ -143,6 +143,8 @@ tp_status launch_set(launch_parser *p, const launch_row *row, const char *value,
         break;
     case LAUNCH_TYPE_STRING: memcpy(field, &text, sizeof text); break;
     case LAUNCH_TYPE_LIST:
+        if (*value == '\0')
+            return bad_value(row, value, "a value that is not empty");
         TP_TRY(append(p, row, (launch_list *)(void *)field, text, origin));
         break;
     case LAUNCH_TYPE_BOOL: TP_TRY(parse_bool(row, value, (bool *)field)); break;
