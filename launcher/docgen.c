@@ -135,7 +135,15 @@ void launch_print_man(FILE *out)
     fputs(".TH TPSERVE 1\n.SH NAME\ntpserve \\- serve a language model from MPI ranks over the "
           "OpenAI API\n.SH SYNOPSIS\n.nf\n",
           out);
-    roff(out, strchr(k_usage, ':') + 2);
+    for (const char *line = strchr(k_usage, ':') + 1; *line != '\0';) {
+        size_t n = strcspn(line + strspn(line, " "), "\n");
+        char text[128];
+
+        line += strspn(line, " ");
+        snprintf(text, sizeof text, "%.*s\n", (int)n, line);
+        roff(out, text);
+        line += n + (line[n] == '\n');
+    }
     fputs(".fi\n.SH OPTIONS\n", out);
     for (int i = 0; i < launch_n_rows; i++) {
         const launch_row *r = &launch_rows[i];
