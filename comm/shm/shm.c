@@ -20,7 +20,8 @@
  * Two-shot reduce (from COMM_TWO_SHOT bytes per root): meet; each rank finishes its slice into `result`; meet; all
  * copy the result.  `result` is written again after the first meeting of the next large reduce, which everybody
  * enters after copying.  Of n ranks, each reads (n - 1) / n of a vector from others twice, instead of n - 1 whole
- * ones; at two ranks that saves nothing, so they always take one shot.  Which rank adds does not matter: each element runs the same steps of the same join.
+ * ones; at two ranks that saves nothing, so they always take one shot.  Which rank adds does not matter: each
+ * element runs the same steps of the same join.
  *
  * Control channel: a ring of slots.  Rank 0 fills slot head % COMM_CTL_SLOTS and rings `head`; a receiver copies and
  * rings its own `tail`; rank 0 waits for the slowest tail before it reuses a slot.
