@@ -50,9 +50,10 @@ def tokenizer_config(cfg: Qwen2Config, tokenizer: Tokenizer) -> dict[str, Any]:
 
 
 def generation_config(tokenizer: Tokenizer) -> dict[str, Any]:
-    """Greedy: the answers of this model are right or wrong, and sampling only adds wrong ones."""
+    """Close to greedy: the answers of this model are right or wrong, and sampling only adds wrong ones."""
     end, pad = tokenizer.token_to_id(IM_END), tokenizer.token_to_id(END_OF_TEXT)
-    return {"bos_token_id": pad, "eos_token_id": [end, pad], "pad_token_id": pad, "do_sample": True, "temperature": 0.2, "top_p": 0.9}
+    return {"bos_token_id": pad, "eos_token_id": [end, pad], "pad_token_id": pad,
+            "do_sample": True, "temperature": 0.2, "top_p": 0.9}
 
 
 def openai_messages(messages: list[Message]) -> list[Message]:
