@@ -79,8 +79,21 @@ def transformers_source(folder: Path, max_tokens: int, threads: int) -> Ask:
     return ask
 
 
-def server_source(base_url: str, name: str | None, max_tokens: int) -> Ask:
+def template_of(folder: Path) -> Callable[[list[dict[str, Any]], list[dict[str, Any]]], str]:
+    """The chat template of a model folder, as transformers would render it."""
+    import jinja2.sandbox
+
+    env = jinja2.sandbox.ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True)
+    env.filters["tojson"] = lambda value, **kw: json.dumps(value, ensure_ascii=False, **kw)
+    config = json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8"))
+    template = env.from_string(config["chat_template"])
+    return lambda messages, tools: template.render(messages=messages, tools=tools, add_generation_prompt=True)
+
+
+def server_source(base_url: str, name: str | None, max_tokens: int, folder: Path) -> Ask:
+    """`folder` has the chat template for questions with tools (needs Jinja2)."""
     base_url = base_url.rstrip("/")
+    render = template_of(folder)
 
     def call(path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
         data = None if body is None else json.dumps(body).encode()
@@ -91,11 +104,14 @@ def server_source(base_url: str, name: str | None, max_tokens: int) -> Ask:
     name = name or call("/models")["data"][0]["id"]
 
     def ask(messages: list[dict[str, Any]], tools: list[dict[str, Any]] | None) -> Reply:
-        body = {"model": name, "messages": messages, "temperature": 0, "max_tokens": max_tokens}
-        choice = call("/chat/completions", body | ({"tools": tools} if tools else {}))["choices"][0]
-        message = choice["message"]
-        calls = [(c["function"]["name"], json.loads(c["function"]["arguments"])) for c in message.get("tool_calls") or []]
-        return Reply((message.get("content") or "").strip(), calls, ended=choice["finish_reason"] != "length")
+        body = {"model": name, "temperature": 0, "max_tokens": max_tokens}
+        if tools:  # as text: a server need not know the tool format of this model
+            choice = call("/completions", body | {"prompt": render(messages, tools)})["choices"][0]
+            text = choice["text"]
+        else:
+            choice = call("/chat/completions", body | {"messages": messages})["choices"][0]
+            text = choice["message"]["content"] or ""
+        return parse_reply(text, ended=choice["finish_reason"] != "length")
 
     return ask
 
@@ -152,7 +168,7 @@ def main() -> None:
     if args.model:
         ask = transformers_source(args.model, args.max_tokens, args.threads)
     else:
-        ask = server_source(args.base_url, args.served_name, args.max_tokens)
+        ask = server_source(args.base_url, args.served_name, args.max_tokens, args.heldout.parent)
     if args.newcomer:
         print("\n".join(newcomer_lines(ask)))
         return
