@@ -61,13 +61,13 @@ def parse_reply(text: str, ended: bool = True) -> Reply:
 Ask = Callable[[list[dict[str, Any]], list[dict[str, Any]] | None], Reply]
 
 
-def transformers_source(folder: Path, max_tokens: int, threads: int) -> Ask:
+def transformers_source(folder: Path, max_tokens: int, threads: int, float32: bool = False) -> Ask:
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     torch.set_num_threads(threads)
     tokenizer = AutoTokenizer.from_pretrained(folder)
-    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.bfloat16).eval()
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32 if float32 else torch.bfloat16).eval()
 
     def ask(messages: list[dict[str, Any]], tools: list[dict[str, Any]] | None) -> Reply:
         prompt = tokenizer.apply_chat_template(messages, tools=tools, add_generation_prompt=True, tokenize=False)
@@ -161,12 +161,13 @@ def main() -> None:
     p.add_argument("--max-tokens", type=int, default=256, help="longest answer (default: %(default)s)")
     p.add_argument("--parallel", type=int, default=1, help="requests in flight at a server (default: %(default)s)")
     p.add_argument("--threads", type=int, default=2, help="CPU threads of transformers (default: %(default)s)")
+    p.add_argument("--float32", action="store_true", help="transformers computes in FP32: for servers with --dtype float32")
     p.add_argument("--show-wrong", action="store_true", help="print each wrong answer")
     p.add_argument("--newcomer", action="store_true", help="print the answers to twenty typical first questions instead")
     args = p.parse_args()
 
     if args.model:
-        ask = transformers_source(args.model, args.max_tokens, args.threads)
+        ask = transformers_source(args.model, args.max_tokens, args.threads, args.float32)
     else:
         ask = server_source(args.base_url, args.served_name, args.max_tokens, args.heldout.parent)
     if args.newcomer:
