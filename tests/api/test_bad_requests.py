@@ -13,6 +13,8 @@ import pytest
 
 from conftest import SANITIZED, report
 
+pytestmark = pytest.mark.sanitizer
+
 CHAT, TEXT, TOKENIZE, DETOKENIZE = ("/v1/chat/completions", "/v1/completions", "/tokenize", "/detokenize")
 BASE = {
     CHAT: '"messages":[{"role":"user","content":"hi"}],"max_tokens":1',

@@ -6,6 +6,8 @@ import math
 import openai
 import pytest
 
+pytestmark = pytest.mark.sanitizer
+
 QUESTION = [{"role": "user", "content": "What is the capital of France?"}]
 
 
