@@ -2,14 +2,19 @@
 /* kern.h - the operations that a transformer step is made of, one table per backend.
  *
  * Backends: "ref" (plain scalar C, the oracle), "cpu" (OpenMP; the instruction set is chosen inside, at run time),
- * later "cuda".  Operations neither allocate nor wait for the device; they are issued in order on one stream.
- * The host-visible memory of a backend comes from kern_alloc(); on CPU backends it is ordinary memory.
+ * "cuda" (a module opened at run time) and "emu" (the same CUDA sources on an emulated device).
  *
- * Data between operations: the residual stream, GEMM results, q and logits are FP32.  What a GEMM reads ("act") is
- * BF16 when its weights are BF16, else FP32: kern_act_dtype().  Accumulation is FP32 everywhere.
+ * Memory: every array that an args struct points to is memory of the backend, from ops->alloc().  On CPU backends that
+ * is ordinary memory; on a device (kern_backend.device) the host may not touch it: ops->put() and ops->get() move
+ * bytes.  Operations neither allocate nor wait for the device; they are issued in order on one stream, which put()
+ * joins and get() waits for.  Args structs and the arrays that they call host memory are read before the call returns.
  *
- * Every row's result is independent of the other rows of the batch, bit for bit: one order of additions per row for
- * every m.  Sizes called _local concern this rank's shard; a size of 0 is legal and makes the operation empty.
+ * Data between operations: the residual stream, GEMM results, q and logits are FP32.  What a GEMM reads ("act") has
+ * the type kern_act_dtype() says.  Accumulation is FP32 everywhere.
+ *
+ * On CPU backends every row's result is independent of the other rows of the batch, bit for bit: one order of additions
+ * per row for every m.  Sizes called _local concern this rank's shard; a size of 0 is legal and makes the operation
+ * empty.
  * Threads: one thread at a time per backend (the engine thread); the backend has its own team.
  */
 #ifndef KERN_H
@@ -20,13 +25,12 @@
 #include "base/segtree.h"
 #include "base/status.h"
 
-#define KERN_ABI 1
+#define KERN_ABI 2
 
 typedef enum kern_dtype { KERN_DTYPE_F32 = 0, KERN_DTYPE_BF16 = 1, KERN_DTYPE_F16 = 2 } kern_dtype;
 
 size_t kern_dtype_bytes(kern_dtype t);
-const char *kern_dtype_name(kern_dtype t);     /* "float32", "bfloat16", "float16" */
-kern_dtype kern_act_dtype(kern_dtype weights); /* BF16 -> BF16; F32, F16 -> F32 */
+const char *kern_dtype_name(kern_dtype t); /* "float32", "bfloat16", "float16" */
 
 typedef struct kern_ops kern_ops;
 typedef struct kern_weight kern_weight; /* a matrix [n, k] in the backend's own packing; opaque */
@@ -36,12 +40,20 @@ typedef struct kern_kv kern_kv;         /* a paged key/value cache; opaque */
 typedef struct kern_backend {
     const kern_ops *ops;
     int n_threads;
-    const char *isa; /* "scalar", "generic", "avx2", "avx512", "amx" */
+    const char *isa; /* "scalar", "generic", "avx2", "avx512", "amx"; "sm_90" on a device */
+    bool device;     /* memory of alloc() is not the host's */
+    bool act_f16;    /* F16 weights are multiplied with F16 activations, not F32 ones */
+    bool tree;       /* gemm sums follow kern_ksplit; else split is ignored and there is one root */
+    void *stream;    /* of a device: what comm needs to join it; NULL on CPU */
 } kern_backend;
 
+/* What gemm reads: BF16 -> BF16, F32 -> F32, F16 -> F16 where the backend multiplies such, else F32. */
+kern_dtype kern_act_dtype(const kern_backend *be, kern_dtype weights);
+
 typedef struct kern_open_args {
-    int n_threads;   /* >= 1 */
+    int n_threads;   /* >= 1; host threads */
     const char *isa; /* NULL: best of this machine (TPSERVE_CPU_ISA is resolved by the launcher) */
+    int device;      /* ordinal among the visible devices; CPU backends ignore it */
 } kern_open_args;
 
 /* ---- weights ---- */
@@ -82,7 +94,7 @@ typedef struct kern_rmsnorm_args {
     const float *weight; /* [dim] */
     int m, dim;
     float eps;
-    kern_dtype out_dtype; /* F32 or BF16 */
+    kern_dtype out_dtype; /* F32, BF16, F16 */
 } kern_rmsnorm_args;
 
 /* How K is cut for a row-parallel sum (base/segtree.h): this rank's run of segments in local columns. */
@@ -100,7 +112,7 @@ typedef struct kern_gemm_args {
     const kern_weight *w;
     const float *bias; /* [n] or NULL */
     int m;
-    const kern_ksplit *split; /* NULL: none */
+    const kern_ksplit *split; /* host memory; NULL: none */
     void *scratch;            /* kern_gemm_scratch_bytes(); may be NULL when that is 0 */
 } kern_gemm_args;
 
@@ -146,9 +158,12 @@ typedef struct kern_attn_args {
     const int32_t *block_tables; /* entries wholly before a row's window are not read */
     const int32_t *kv_of_q;      /* [n_q] */
     int n_seqs, n_q, head_dim;
+    int n_decode; /* seqs[0 .. n_decode) have one row each (n_rows 1; ctx 0 = an empty place of a fixed batch) */
+    int max_rows; /* at least the n_rows of every other sequence; 0 when there is none */
+    int max_ctx;  /* at least every ctx */
     float scale;
     int window;           /* 0 = full; else key j is seen by position i iff i - window < j <= i */
-    kern_dtype out_dtype; /* F32 or BF16 */
+    kern_dtype out_dtype; /* F32, BF16, F16 */
     void *scratch;        /* kern_attn_scratch_bytes() */
 } kern_attn_args;
 
@@ -159,77 +174,28 @@ typedef struct kern_silu_mul_args {
     kern_dtype out_dtype;
 } kern_silu_mul_args;
 
+/* Single 32-bit words, numbers of any kind: out[i] = in[idx[i]]; idx -1 yields -1 (all bits set). */
+typedef struct kern_take_args {
+    void *out;      /* [n] words; may not overlap in */
+    const void *in; /* words */
+    const int32_t *idx;
+    int n;
+} kern_take_args;
+
+/* out[idx[i]] = in[i]; the idx differ from each other, -1 is nowhere. */
+typedef struct kern_scatter_args {
+    void *out; /* words */
+    const void *in;
+    const int32_t *idx;
+    int n;
+} kern_scatter_args;
+
 typedef struct kern_gather_args {
     float *out; /* [n, dim]: row idx[i] of in */
     const float *in;
     const int32_t *idx; /* [n] */
     int n, dim;
 } kern_gather_args;
-
-/* ---- sampling over a shard of the vocabulary ---- */
-/* One row's changes to its logits, in this order: allowed list, bias, penalties, forbidden ids. */
-typedef struct kern_adjust_row {
-    int32_t row;
-    float repetition, frequency, presence; /* 1, 0, 0 = none */
-    const int32_t *history;                /* global ids: prompt, then output */
-    int32_t n_prompt, n_history;
-    const int32_t *bias_ids; /* [n_bias] */
-    const float *bias;
-    int32_t n_bias;
-    const int32_t *forbidden; /* [n_forbidden]: to -inf (eos while below min_tokens, bad words) */
-    int32_t n_forbidden;
-    const int32_t *allowed; /* [n_allowed]: all others to -inf; NULL = all allowed */
-    int32_t n_allowed;
-} kern_adjust_row;
-
-typedef struct kern_adjust_args {
-    float *logits; /* [.., ld] in/out */
-    int64_t ld;
-    int32_t vocab_first, n_local;
-    const kern_adjust_row *rows;
-    int n_rows;
-    int32_t *scratch; /* [n_local], zero on entry and on return */
-} kern_adjust_args;
-
-#define KERN_TOPK_MAX 1024
-
-/* The k best of each row by (value descending, id ascending), as global ids; short rows are filled with -inf, -1.
- * NaN counts as -inf, and a token at -inf is never listed. */
-typedef struct kern_topk_args {
-    const float *logits; /* [.., ld] */
-    int64_t ld;
-    const int32_t *rows; /* [n_rows] row numbers */
-    int n_rows, k;       /* k <= KERN_TOPK_MAX */
-    int32_t vocab_first, n_local;
-    float *val;  /* [n_rows, k] */
-    int32_t *id; /* [n_rows, k] */
-} kern_topk_args;
-
-/* Per row and vocabulary chunk: max of l, sum of exp((l - max) * inv_temp) in one order, and one token drawn from the
- * chunk in proportion, by the number kern_philox_uniform(seed, counter, global chunk, 0) of kernels/philox.h.  Chunks
- * are the same at every TP size.  NaN counts as -inf, +inf as the largest finite number. */
-typedef struct kern_chunk_row {
-    int32_t row;
-    float inv_temp;
-    uint64_t seed, counter;
-} kern_chunk_row;
-
-typedef struct kern_chunk_stat {
-    float max, sum;
-    int32_t pick; /* global id; -1 when the whole chunk is -inf */
-    float pick_logit;
-} kern_chunk_stat;
-
-typedef struct kern_chunk_args {
-    const float *logits; /* [.., ld] */
-    int64_t ld;
-    const kern_chunk_row *rows;
-    int n_rows;
-    int32_t vocab_first, n_local;
-    int32_t chunk_tokens; /* vocab_first is a multiple of it */
-    kern_chunk_stat *out; /* [n_rows, ceil(n_local / chunk_tokens)] */
-    float *scratch;       /* [n_threads, chunk_tokens] */
-} kern_chunk_args;
 
 /* ---- KV cache ---- */
 typedef struct kern_kv_desc {
@@ -238,6 +204,8 @@ typedef struct kern_kv_desc {
     int32_t n_blocks;
     kern_dtype dtype;
 } kern_kv_desc;
+
+#include "kernels/kern_sampling.h"
 
 struct kern_ops {
     uint32_t abi; /* KERN_ABI */
@@ -249,6 +217,12 @@ struct kern_ops {
     /* memory: zeroed; freed with free */
     tp_status (*alloc)(kern_backend *be, size_t bytes, void **out);
     void (*free)(kern_backend *be, void *p);
+    /* Host to backend, in order with the operations; src may be reused when the call returns. */
+    tp_status (*put)(kern_backend *be, void *dst, const void *src, size_t bytes);
+    /* Backend to host: waits for everything issued before; the place where errors of the device come out. */
+    tp_status (*get)(kern_backend *be, void *dst, const void *src, size_t bytes);
+    /* Bytes of the backend's memory: all of it, and what is free now.  CPU backends answer 0, 0. */
+    tp_status (*memory)(kern_backend *be, int64_t *total, int64_t *available);
 
     size_t (*weight_bytes)(const kern_backend *be, const kern_weight_desc *d);
     tp_status (*weight_create)(kern_backend *be, const kern_weight_desc *d, kern_weight **out);
@@ -262,7 +236,9 @@ struct kern_ops {
     tp_status (*kv_copy_block)(kern_backend *be, kern_kv *kv, int32_t dst, int32_t src);
 
     size_t (*gemm_scratch_bytes)(const kern_backend *be, int m_max, int64_t n_max, int64_t k_max);
-    size_t (*attn_scratch_bytes)(const kern_backend *be, int n_q, int head_dim, int ctx_max);
+    /* ctx_max: longest context; seqs_max: sequences of one call */
+    size_t (*attn_scratch_bytes)(const kern_backend *be, int n_q, int head_dim, int64_t ctx_max,
+                                 int seqs_max);
 
     tp_status (*embed)(kern_backend *be, const kern_embed_args *a);
     tp_status (*rmsnorm)(kern_backend *be, const kern_rmsnorm_args *a);
@@ -271,6 +247,8 @@ struct kern_ops {
     tp_status (*qkv)(kern_backend *be, const kern_qkv_args *a);
     tp_status (*attn)(kern_backend *be, const kern_attn_args *a);
     tp_status (*silu_mul)(kern_backend *be, const kern_silu_mul_args *a);
+    tp_status (*take)(kern_backend *be, const kern_take_args *a);
+    tp_status (*scatter)(kern_backend *be, const kern_scatter_args *a);
     tp_status (*gather)(kern_backend *be, const kern_gather_args *a);
     tp_status (*adjust)(kern_backend *be, const kern_adjust_args *a);
     tp_status (*topk)(kern_backend *be, const kern_topk_args *a);
@@ -279,7 +257,7 @@ struct kern_ops {
 
 const kern_ops *kern_ref_ops(void);
 const kern_ops *kern_cpu_ops(void);
-/* By name; NULL when unknown. */
+/* By name; NULL when unknown.  "cuda" and "emu" are not here: kernels/module.h. */
 const kern_ops *kern_find_ops(const char *name);
 
 #include "kernels/kern_inline.h"
