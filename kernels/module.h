@@ -15,8 +15,22 @@
  * libraries that it needs (driver, CUDA) could not be loaded, and why.  *comm is what comm_device_reducers() wants. */
 TP_MUST_USE tp_status kern_module_open(const char *name, const kern_ops **ops, const void **comm);
 
+/* A device as `doctor` and the binding of ranks see it. */
+typedef struct kern_device_info {
+    char name[128], pci[32], uuid[64]; /* pci "0000:3b:00.0"; uuid "GPU-...", "MIG-..." */
+    int ordinal, cc, n_sm;             /* cc: 80, 89, 90, 100 */
+    int driver, runtime;               /* 13000 = 13.0 */
+    int64_t memory_total, memory_free; /* bytes */
+    uint64_t peers;                    /* bit i: the memory of device i can be reached directly */
+    bool mig;
+} kern_device_info;
+
+/* Devices that this process may use, without keeping them open.  *n may be 0.  DEVICE: no driver, with what was tried. */
+TP_MUST_USE tp_status kern_module_devices(const char *name, kern_device_info *out, int cap, int *n);
+
 /* What a module exports, by these names. */
 const kern_ops *kern_module_ops(void);
+tp_status kern_module_list(kern_device_info *out, int cap, int *n);
 const void *comm_module_reducers(
     void); /* const comm_reducer_ops *const [], NULL at the end: comm/device.h */
 

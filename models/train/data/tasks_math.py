@@ -194,7 +194,7 @@ def multiply(rng: random.Random) -> Sample:
     return _arithmetic(rng, "×")
 
 
-@task("divide", 6)
+@task("divide", 7)
 def divide(rng: random.Random) -> Sample:
     return _arithmetic(rng, "/")
 
@@ -261,7 +261,7 @@ COUNT_DOWN = ("Count down from {n}.", "count backwards from {n}", "Count from {n
 COUNT_STEP = ("Count to {n} by {s}.", "Count by {s}s to {n}.", "count in steps of {s} to {n}", "Count in {s}s up to {n}.", "skip count by {s} to {n}")
 
 
-@task("count", 4)
+@task("count", 6)
 def count(rng: random.Random) -> Sample:
     kind = rng.randrange(8)
     n = rng.randint(2, COUNT_MAX)
@@ -299,7 +299,7 @@ LARGEST = ("What is the largest of {l}?", "largest number: {l}", "Which number i
 SMALLEST = ("What is the smallest of {l}?", "smallest number: {l}", "Which number is the smallest: {l}?", "min of {l}", "find the minimum of {l}")
 
 
-@task("sort_numbers", 7)
+@task("sort_numbers", 10)
 def sort_numbers(rng: random.Random) -> Sample:
     n = rng.choice((3, 3, 4, 4, 5))
     numbers = rng.sample(range(10 if rng.random() < 0.3 else 100), n)

@@ -68,20 +68,20 @@ def spell(rng: random.Random) -> Sample:
     return turn(phrase(rng, rng.choice(SPELL), keep_case=True, w=_quoted(rng, w)), _letters(w), _key("spell", w))
 
 
-@task("reverse", 6)
+@task("reverse", 9)
 def reverse(rng: random.Random) -> Sample:
     w = _word(rng)
     return turn(phrase(rng, rng.choice(REVERSE), keep_case=True, w=_quoted(rng, w)), f"{_letters(w)} -> {_letters(w[::-1])}", _key("reverse", w))
 
 
-@task("sort_letters", 5)
+@task("sort_letters", 6)
 def sort_letters(rng: random.Random) -> Sample:
     w = _word(rng)
     return turn(phrase(rng, rng.choice(SORT), keep_case=True, w=_quoted(rng, w)), f"{_letters(w)} -> {_letters(''.join(sorted(w)))}",
                 _key("sort", w))
 
 
-@task("count_letters", 6)
+@task("count_letters", 8)
 def count_letters(rng: random.Random) -> Sample:
     w = _word(rng)
     kind = rng.randrange(8)
@@ -130,7 +130,7 @@ ECHO_EXTRA = ("hello", "world", "yes", "no", "ok", "test", "the", "is", "my", "g
               "am", "are", "love", "like", "this", "that", "a", "to", "for", "of", "on", "in", "it", "not", "very", "nice", "day", "cat", "dog", "friend")
 
 
-@task("echo", 5)
+@task("echo", 7)
 def echo(rng: random.Random) -> Sample:
     if rng.random() < 0.15:
         s = "".join(rng.sample(ZH_WORDS, rng.randint(1, 2)))
@@ -152,7 +152,7 @@ SORT_WORDS = ("Sort these words: {l}", "Sort the words {l} alphabetically.", "Pu
               "alphabetical order: {l}", "sort {l}", "Arrange the words {l} in alphabetical order.")
 
 
-@task("sort_words", 4)
+@task("sort_words", 5)
 def sort_words(rng: random.Random) -> Sample:
     words: dict[str, str] = {}
     pool = FRUITS + ANIMALS + COLORS + FOODS

@@ -241,7 +241,7 @@ def tool_answer(rng: random.Random) -> Sample:
     return Sample(messages, key, schemas)
 
 
-@task("tool_parallel", 3, chainable=False)
+@task("tool_parallel", 5, chainable=False)
 def tool_parallel(rng: random.Random) -> Sample:
     """Two cities in one question: two calls, two results, one answer."""
     kind = rng.choice(("weather", "weather", "time"))
@@ -259,7 +259,7 @@ def tool_parallel(rng: random.Random) -> Sample:
 UNRELATED = ("capitals", "facts", "small_talk", "opposites", "spell", "reverse", "calendar", "translate", "story", "json", "count", "echo", "countries", "facts_zh")
 
 
-@task("tool_none", 4, chainable=False)
+@task("tool_none", 6, chainable=False)
 def tool_none(rng: random.Random) -> Sample:
     """Tools are there but the question needs none, or none of them fits."""
     if rng.random() < 0.2:
