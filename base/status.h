@@ -19,6 +19,10 @@
 #include <stdbool.h>
 #include <stddef.h>
 
+#ifdef __cplusplus
+extern "C" {
+#endif
+
 #define TP_MUST_USE     __attribute__((warn_unused_result))
 #define TP_PRINTF(f, a) __attribute__((format(printf, f, a)))
 #define TP_NORETURN     __attribute__((noreturn))
@@ -88,6 +92,10 @@ TP_NORETURN void tp_assert_fail(const char *file, int line, const char *expr);
 #    define TP_DASSERT(expr) ((void)0)
 #else
 #    define TP_DASSERT(expr) TP_ASSERT(expr) /* hot loops: debug builds only */
+#endif
+
+#ifdef __cplusplus
+}
 #endif
 
 #endif
