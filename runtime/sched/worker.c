@@ -228,8 +228,9 @@ static tp_status flush_rows(rt_worker *w)
         res->logprob = r->logprob;
         res->n_top = r->n_top;
         memcpy(res->top, r->top, sizeof *r->top * (size_t)r->n_top);
-        if (!res->is_prompt && r->token >= 0 && s->n_history < w->opt.max_model_len)
-            s->history[s->n_history++] = r->token;
+        /* Something stands in for a token that could not be drawn: the next step, already planned, counts on it. */
+        if (!res->is_prompt && s->n_history < w->opt.max_model_len)
+            s->history[s->n_history++] = r->token >= 0 ? r->token : 0;
     }
     w->n_rows = 0;
     return TP_OK;
