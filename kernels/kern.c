@@ -19,9 +19,9 @@ const char *kern_dtype_name(kern_dtype t)
     return "unknown";
 }
 
-kern_dtype kern_act_dtype(kern_dtype weights)
+kern_dtype kern_act_dtype(const kern_backend *be, kern_dtype weights)
 {
-    return weights == KERN_DTYPE_BF16 ? KERN_DTYPE_BF16 : KERN_DTYPE_F32;
+    return weights == KERN_DTYPE_F16 && !be->act_f16 ? KERN_DTYPE_F32 : weights;
 }
 
 const kern_ops *kern_find_ops(const char *name)
@@ -44,11 +44,6 @@ const kern_ops *kern_find_ops(const char *name)
 static bool dtype_known(kern_dtype t)
 {
     return t == KERN_DTYPE_F32 || t == KERN_DTYPE_BF16 || t == KERN_DTYPE_F16;
-}
-
-static bool act_known(kern_dtype t)
-{
-    return t == KERN_DTYPE_F32 || t == KERN_DTYPE_BF16;
 }
 
 tp_status kern_check_open(const kern_open_args *a)
@@ -138,8 +133,7 @@ tp_status kern_check_gemm(const kern_gemm_args *a, const kern_weight_desc *d)
 tp_status kern_check_rmsnorm(const kern_rmsnorm_args *a)
 {
     CHECK(a->m >= 0 && a->dim >= 1, "rmsnorm: shape [%d, %d]", a->m, a->dim);
-    CHECK(act_known(a->out_dtype), "rmsnorm: out_dtype is %s, expected float32 or bfloat16",
-          kern_dtype_name(a->out_dtype));
+    CHECK(dtype_known(a->out_dtype), "rmsnorm: unknown out_dtype %d", (int)a->out_dtype);
     CHECK(a->m == 0 || (a->out != NULL && a->residual != NULL && a->weight != NULL),
           "rmsnorm: a pointer is NULL");
     return TP_OK;
@@ -156,8 +150,6 @@ tp_status kern_check_rope_table(const kern_rope_table_args *a)
 
 tp_status kern_check_qkv(const kern_qkv_args *a, const kern_kv_desc *d)
 {
-    int64_t n_slots = (int64_t)d->n_blocks * d->block_tokens;
-
     CHECK(a->m >= 0 && a->n_q >= 0 && a->n_freq >= 0 && 2 * a->n_freq <= a->head_dim,
           "qkv: m %d, n_q %d, n_freq %d of head_dim %d", a->m, a->n_q, a->n_freq, a->head_dim);
     CHECK(a->n_kv == d->n_kv && a->head_dim == d->head_dim,
@@ -167,6 +159,13 @@ tp_status kern_check_qkv(const kern_qkv_args *a, const kern_kv_desc *d)
     CHECK(a->m == 0 ||
               (a->qkv != NULL && a->kv_index != NULL && (a->n_freq == 0 || a->cos_sin != NULL)),
           "qkv: a pointer is NULL");
+    return TP_OK;
+}
+
+tp_status kern_check_qkv_items(const kern_qkv_args *a, const kern_kv_desc *d)
+{
+    int64_t n_slots = (int64_t)d->n_blocks * d->block_tokens;
+
     for (int i = 0; i < a->m; i++)
         CHECK(a->kv_index[i] >= -1 && a->kv_index[i] < n_slots,
               "qkv: kv_index[%d] is %d, expected -1 to %lld", i, a->kv_index[i],
@@ -181,28 +180,42 @@ tp_status kern_check_attn(const kern_attn_args *a, const kern_kv_desc *d)
     CHECK(a->head_dim == d->head_dim, "attn: head_dim %d, the cache has %d", a->head_dim,
           d->head_dim);
     CHECK(a->layer >= 0 && a->layer < d->n_layers, "attn: layer %d of %d", a->layer, d->n_layers);
-    CHECK(act_known(a->out_dtype), "attn: out_dtype is %s, expected float32 or bfloat16",
-          kern_dtype_name(a->out_dtype));
+    CHECK(dtype_known(a->out_dtype), "attn: unknown out_dtype %d", (int)a->out_dtype);
+    CHECK(a->n_decode >= 0 && a->n_decode <= a->n_seqs && a->max_rows >= 0 && a->max_ctx >= 0,
+          "attn: %d of %d sequences decode, max_rows %d, max_ctx %d", a->n_decode, a->n_seqs,
+          a->max_rows, a->max_ctx);
     if (a->n_seqs == 0 || a->n_q == 0)
         return TP_OK;
     CHECK(a->out != NULL && a->q != NULL && a->seqs != NULL && a->block_tables != NULL &&
               a->kv_of_q != NULL,
           "attn: a pointer is NULL");
-    for (int h = 0; h < a->n_q; h++)
+    return TP_OK;
+}
+
+tp_status kern_check_attn_items(const kern_attn_args *a, const kern_kv_desc *d)
+{
+    for (int h = 0; h < a->n_q && a->n_seqs > 0; h++)
         CHECK(a->kv_of_q[h] >= 0 && a->kv_of_q[h] < d->n_kv,
               "attn: query head %d reads kv head %d of %d", h, a->kv_of_q[h], d->n_kv);
-    for (int i = 0; i < a->n_seqs; i++)
-        CHECK(a->seqs[i].n_rows >= 0 && a->seqs[i].ctx >= a->seqs[i].n_rows && a->seqs[i].row >= 0,
-              "attn: sequence %d has %d rows from row %d, ctx %d", i, a->seqs[i].n_rows,
-              a->seqs[i].row, a->seqs[i].ctx);
+    for (int i = 0; i < a->n_seqs && a->n_q > 0; i++) {
+        const kern_attn_seq *s = &a->seqs[i];
+        bool decode = i < a->n_decode, empty = decode && s->ctx == 0;
+
+        CHECK(s->n_rows >= 0 && (s->ctx >= s->n_rows || empty) && s->row >= 0,
+              "attn: sequence %d has %d rows from row %d, ctx %d", i, s->n_rows, s->row, s->ctx);
+        CHECK(decode ? s->n_rows == 1 : s->n_rows <= a->max_rows,
+              "attn: sequence %d has %d rows, expected %s%d", i, s->n_rows, decode ? "" : "up to ",
+              decode ? 1 : a->max_rows);
+        CHECK(s->ctx <= a->max_ctx, "attn: sequence %d has ctx %d, max_ctx is %d", i, s->ctx,
+              a->max_ctx);
+    }
     return TP_OK;
 }
 
 tp_status kern_check_silu_mul(const kern_silu_mul_args *a)
 {
     CHECK(a->m >= 0 && a->n >= 0, "silu_mul: shape [%d, %d]", a->m, a->n);
-    CHECK(act_known(a->out_dtype), "silu_mul: out_dtype is %s, expected float32 or bfloat16",
-          kern_dtype_name(a->out_dtype));
+    CHECK(dtype_known(a->out_dtype), "silu_mul: unknown out_dtype %d", (int)a->out_dtype);
     CHECK(a->m == 0 || a->n == 0 || (a->out != NULL && a->in != NULL),
           "silu_mul: a pointer is NULL");
     return TP_OK;
@@ -213,6 +226,14 @@ tp_status kern_check_gather(const kern_gather_args *a)
     CHECK(a->n >= 0 && a->dim >= 0, "gather: shape [%d, %d]", a->n, a->dim);
     CHECK(a->n == 0 || a->dim == 0 || (a->out != NULL && a->in != NULL && a->idx != NULL),
           "gather: a pointer is NULL");
+    return TP_OK;
+}
+
+tp_status kern_check_words(const char *op, const void *out, const void *in, const int32_t *idx,
+                           int n)
+{
+    CHECK(n >= 0, "%s: n is %d", op, n);
+    CHECK(n == 0 || (out != NULL && in != NULL && idx != NULL), "%s: a pointer is NULL", op);
     return TP_OK;
 }
 
@@ -231,6 +252,11 @@ tp_status kern_check_adjust(const kern_adjust_args *a)
     CHECK(a->n_rows == 0 || a->n_local == 0 ||
               (a->logits != NULL && a->rows != NULL && a->scratch != NULL),
           "adjust: a pointer is NULL");
+    return TP_OK;
+}
+
+tp_status kern_check_adjust_items(const kern_adjust_args *a)
+{
     for (int i = 0; i < a->n_rows; i++) {
         const kern_adjust_row *r = &a->rows[i];
 

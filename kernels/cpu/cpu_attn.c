@@ -17,6 +17,7 @@
 
 #include <omp.h>
 
+#include "kernels/convert.h"
 #include "kernels/cpu/cpu_kv.h"
 #include "kernels/kern_check.h"
 
@@ -65,17 +66,19 @@ static size_t space_floats(int hd)
     return (size_t)BLOCK * (size_t)(3 * hd + TILE + 4);
 }
 
-static int tiles_of(int ctx)
+static int tiles_of(int64_t ctx)
 {
-    return (ctx + TILE - 1) / TILE;
+    return (int)((ctx + TILE - 1) / TILE);
 }
 
-size_t kern_cpu_attn_scratch_bytes(const kern_backend *be, int n_q, int head_dim, int ctx_max)
+size_t kern_cpu_attn_scratch_bytes(const kern_backend *be, int n_q, int head_dim, int64_t ctx_max,
+                                   int seqs_max)
 {
     int hd = kern_cpu_kv_pad(head_dim);
     size_t floats = space_floats(hd) * (size_t)be->n_threads +
                     (size_t)n_q * (size_t)tiles_of(ctx_max) * (size_t)(hd + 2);
 
+    (void)seqs_max; /* by tiles one sequence is computed at a time */
     return KERN_CPU_ALIGN + floats * sizeof(float) + (size_t)n_q * sizeof(head_run);
 }
 
@@ -249,15 +252,18 @@ static void finish(const attn_job *job, int64_t row, int head, float *o, float s
 {
     const kern_attn_args *a = job->a;
     int64_t at = (row * a->n_q + head) * a->head_dim;
-    float scale = 1.0f / sum;
+    float scale = sum != 0.0f ? 1.0f / sum : 0.0f; /* 0: an empty place, which sees nothing */
 
 #pragma omp simd
     for (int d = 0; d < a->head_dim; d++)
         o[d] *= scale;
     if (a->out_dtype == KERN_DTYPE_F32)
         memcpy((float *)a->out + at, o, (size_t)a->head_dim * sizeof *o);
-    else
+    else if (a->out_dtype == KERN_DTYPE_BF16)
         job->vec->to_bf16((uint16_t *)a->out + at, o, a->head_dim);
+    else
+        for (int d = 0; d < a->head_dim; d++)
+            ((uint16_t *)a->out)[at + d] = kern_f32_to_f16(o[d]);
 }
 
 /* ---- by blocks ---- */
@@ -388,6 +394,7 @@ tp_status kern_cpu_attn(kern_backend *be, const kern_attn_args *a)
     int n_tasks = 0, team, one_row = 1;
 
     TP_TRY(kern_check_attn(a, &a->kv->desc));
+    TP_TRY(kern_check_attn_items(a, &a->kv->desc));
     if (a->n_seqs == 0 || a->n_q == 0)
         return TP_OK;
     job_init(&job, a, kern_cpu_of(be));

@@ -5,6 +5,7 @@
 #include "base/mem.h"
 #include "kernels/cpu/vec.h"
 #include "kernels/kern_check.h"
+#include "kernels/kern_host.h"
 
 /* The named set, or the best that the machine has. */
 static tp_status choose_isa(const char *name, kern_cpu_isa *out)
@@ -50,6 +51,7 @@ static tp_status cpu_open(kern_backend **out, const kern_open_args *a)
     cpu->base.ops = kern_cpu_ops();
     cpu->base.n_threads = a->n_threads;
     cpu->base.isa = kern_cpu_isa_name(isa);
+    cpu->base.tree = true;
     cpu->isa = isa;
     cpu->vec = vec_of(isa);
     *out = &cpu->base;
@@ -96,6 +98,9 @@ const kern_ops *kern_cpu_ops(void)
         .isa_supported = cpu_isa_supported,
         .alloc = cpu_alloc,
         .free = cpu_free,
+        .put = kern_host_put,
+        .get = kern_host_get,
+        .memory = kern_host_memory,
         .weight_bytes = kern_cpu_weight_bytes,
         .weight_create = kern_cpu_weight_create,
         .weight_put = kern_cpu_weight_put,
@@ -113,6 +118,8 @@ const kern_ops *kern_cpu_ops(void)
         .qkv = kern_cpu_qkv,
         .attn = kern_cpu_attn,
         .silu_mul = kern_cpu_silu_mul,
+        .take = kern_host_take,
+        .scatter = kern_host_scatter,
         .gather = kern_cpu_gather,
         .adjust = kern_cpu_adjust,
         .topk = kern_cpu_topk,

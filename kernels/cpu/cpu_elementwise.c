@@ -7,12 +7,47 @@
 #include <math.h>
 #include <string.h>
 
+#include "kernels/convert.h"
 #include "kernels/cpu/cpu_kv.h"
 #include "kernels/kern_check.h"
 
 #define TEAM_ELEMENTS  16384 /* streamed numbers that repay a team */
 #define TEAM_FUNCTIONS 1024  /* the same for sine and cosine */
 #define SILU_COLUMNS   2048  /* one piece of work */
+#define F16_PIECE      256   /* numbers that pass through a buffer on their way to F16 */
+
+/* No weight of this backend is multiplied with F16, so these two are only as fast as they are short. */
+static void put_f16(uint16_t *out, const float *in, int n)
+{
+    for (int i = 0; i < n; i++)
+        out[i] = kern_f32_to_f16(in[i]);
+}
+
+static void scale_f16(const kern_cpu_vec *vec, uint16_t *out, const float *x, const float *weight,
+                      float scale, int n)
+{
+    float piece[F16_PIECE];
+
+    for (int at = 0; at < n; at += F16_PIECE) {
+        int len = n - at < F16_PIECE ? n - at : F16_PIECE;
+
+        vec->scale_f32(piece, x + at, weight + at, scale, len);
+        put_f16(out + at, piece, len);
+    }
+}
+
+static void silu_f16(const kern_cpu_vec *vec, uint16_t *out, const float *gate, const float *up,
+                     int n)
+{
+    float piece[F16_PIECE];
+
+    for (int at = 0; at < n; at += F16_PIECE) {
+        int len = n - at < F16_PIECE ? n - at : F16_PIECE;
+
+        vec->silu_f32(piece, gate + at, up + at, len);
+        put_f16(out + at, piece, len);
+    }
+}
 
 tp_status kern_cpu_rmsnorm(kern_backend *be, const kern_rmsnorm_args *a)
 {
@@ -29,8 +64,10 @@ tp_status kern_cpu_rmsnorm(kern_backend *be, const kern_rmsnorm_args *a)
 
         if (a->out_dtype == KERN_DTYPE_F32)
             vec->scale_f32((float *)a->out + at, x, a->weight, scale, a->dim);
-        else
+        else if (a->out_dtype == KERN_DTYPE_BF16)
             vec->scale_bf16((uint16_t *)a->out + at, x, a->weight, scale, a->dim);
+        else
+            scale_f16(vec, (uint16_t *)a->out + at, x, a->weight, scale, a->dim);
     }
     return TP_OK;
 }
@@ -85,6 +122,7 @@ tp_status kern_cpu_qkv(kern_backend *be, const kern_qkv_args *a)
     int team = a->m > 1 ? kern_cpu_team(be, work, TEAM_ELEMENTS) : 1;
 
     TP_TRY(kern_check_qkv(a, &a->kv->desc));
+    TP_TRY(kern_check_qkv_items(a, &a->kv->desc));
 #pragma omp parallel for num_threads(team) if (team > 1) schedule(static)
     for (int r = 0; r < a->m; r++)
         qkv_row(vec, a, r);
@@ -108,8 +146,10 @@ tp_status kern_cpu_silu_mul(kern_backend *be, const kern_silu_mul_args *a)
 
         if (a->out_dtype == KERN_DTYPE_F32)
             vec->silu_f32((float *)a->out + i * a->n + first, gate, gate + a->n, n);
-        else
+        else if (a->out_dtype == KERN_DTYPE_BF16)
             vec->silu_bf16((uint16_t *)a->out + i * a->n + first, gate, gate + a->n, n);
+        else
+            silu_f16(vec, (uint16_t *)a->out + i * a->n + first, gate, gate + a->n, n);
     }
     return TP_OK;
 }

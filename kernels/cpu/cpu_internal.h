@@ -68,7 +68,8 @@ tp_status kern_cpu_kv_copy_block(kern_backend *be, kern_kv *kv, int32_t dst, int
 tp_status kern_cpu_rmsnorm(kern_backend *be, const kern_rmsnorm_args *a);
 tp_status kern_cpu_rope_table(kern_backend *be, const kern_rope_table_args *a);
 tp_status kern_cpu_qkv(kern_backend *be, const kern_qkv_args *a);
-size_t kern_cpu_attn_scratch_bytes(const kern_backend *be, int n_q, int head_dim, int ctx_max);
+size_t kern_cpu_attn_scratch_bytes(const kern_backend *be, int n_q, int head_dim, int64_t ctx_max,
+                                   int seqs_max);
 tp_status kern_cpu_attn(kern_backend *be, const kern_attn_args *a);
 tp_status kern_cpu_silu_mul(kern_backend *be, const kern_silu_mul_args *a);
 tp_status kern_cpu_gather(kern_backend *be, const kern_gather_args *a);

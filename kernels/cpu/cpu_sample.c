@@ -96,6 +96,7 @@ tp_status kern_cpu_adjust(kern_backend *be, const kern_adjust_args *a)
     int team;
 
     TP_TRY(kern_check_adjust(a));
+    TP_TRY(kern_check_adjust_items(a));
     for (int i = 0; i < a->n_rows; i++) {
         const kern_adjust_row *r = &a->rows[i];
 

@@ -201,7 +201,7 @@ static void run_unit(const gemm_job *job, const gemm_local *lc, int64_t panel, i
 static void cut_rows(gemm_job *job, int n_threads)
 {
     int64_t m = job->args->m, mr = job->kn->mr, k = job->w->desc.k;
-    int64_t a_row = k * (int64_t)kern_dtype_bytes(kern_act_dtype(job->w->desc.dtype));
+    int64_t a_row = k * (int64_t)kern_dtype_bytes(gemm_act_dtype(job->w->desc.dtype));
     int64_t rows = BLOCK_A_BYTES / (a_row > 0 ? a_row : 1);
 
     if (job->plan.n_groups > 1 || rows < ROWS_MIN)
@@ -270,7 +270,7 @@ tp_status kern_cpu_gemm(kern_backend *be, const kern_gemm_args *a)
     job.w = w;
     job.a = a->in;
     job.kn = kern_cpu_gemm_kernels(kern_cpu_of(be)->isa, w->desc.dtype);
-    job.a_stride = (size_t)w->desc.k * kern_dtype_bytes(kern_act_dtype(w->desc.dtype));
+    job.a_stride = (size_t)w->desc.k * kern_dtype_bytes(gemm_act_dtype(w->desc.dtype));
     tiles = (a->m + job.kn->mr - 1) / job.kn->mr;
     kern_cpu_gemm_plan(&job.plan, a, job.kn);
     cut_rows(&job, be->n_threads);

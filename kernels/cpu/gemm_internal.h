@@ -85,6 +85,12 @@ extern const gemm_kernels kern_cpu_gemm_amx_bf16;
 /* Kernels for a weight type on an instruction set. */
 const gemm_kernels *kern_cpu_gemm_kernels(kern_cpu_isa isa, kern_dtype dtype);
 
+/* kern_act_dtype() of this backend. */
+static inline kern_dtype gemm_act_dtype(kern_dtype w)
+{
+    return w == KERN_DTYPE_BF16 ? KERN_DTYPE_BF16 : KERN_DTYPE_F32;
+}
+
 /* Bytes of one k (F32, F16) or of one pair of k (BF16) in a panel. */
 static inline size_t gemm_line_bytes(kern_dtype t)
 {

@@ -46,7 +46,7 @@ static void group_chunks(gemm_plan *p, int64_t k_max)
 
 static void place_activations(gemm_plan *p, kern_dtype w_dtype, bool packed)
 {
-    size_t a_bytes = kern_dtype_bytes(kern_act_dtype(w_dtype));
+    size_t a_bytes = kern_dtype_bytes(gemm_act_dtype(w_dtype));
 
     p->k_tiles = 0;
     for (int c = 0; c < p->n_chunks; c++) {

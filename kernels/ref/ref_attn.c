@@ -94,6 +94,7 @@ tp_status kern_ref_qkv(kern_backend *be, const kern_qkv_args *a)
 {
     (void)be;
     TP_TRY(kern_check_qkv(a, &a->kv->desc));
+    TP_TRY(kern_check_qkv_items(a, &a->kv->desc));
     for (int r = 0; r < a->m; r++) {
         float *row = a->qkv + (int64_t)r * (a->n_q + 2 * a->n_kv) * a->head_dim;
         const float *cos_sin = a->cos_sin + (int64_t)r * a->n_freq * 2;
@@ -115,10 +116,12 @@ tp_status kern_ref_qkv(kern_backend *be, const kern_qkv_args *a)
 }
 
 /* ---- attention ---- */
-size_t kern_ref_attn_scratch_bytes(const kern_backend *be, int n_q, int head_dim, int ctx_max)
+size_t kern_ref_attn_scratch_bytes(const kern_backend *be, int n_q, int head_dim, int64_t ctx_max,
+                                   int seqs_max)
 {
     (void)be;
     (void)n_q;
+    (void)seqs_max;
     return ((size_t)ctx_max + (size_t)head_dim) * sizeof(float);
 }
 
@@ -129,7 +132,8 @@ static int64_t slot_of(const kern_attn_args *a, const kern_attn_seq *s, int pos)
     return (int64_t)a->block_tables[s->table + pos / bt] * bt + pos % bt;
 }
 
-/* One query head at position `pos`: scores, softmax, weighted sum of values into acc. */
+/* One query head at position `pos`: scores, softmax, weighted sum of values into acc; zeros when it sees nothing (an
+ * empty place: pos -1). */
 static void attend(const kern_attn_args *a, const kern_attn_seq *s, const float *q, int head,
                    int pos)
 {
@@ -158,7 +162,7 @@ static void attend(const kern_attn_args *a, const kern_attn_seq *s, const float 
         for (int i = 0; i < a->head_dim; i++)
             acc[i] += p * kern_load_f32(v + (size_t)i * eb, t);
     }
-    for (int i = 0; i < a->head_dim; i++)
+    for (int i = 0; i < a->head_dim && pos >= 0; i++)
         acc[i] /= sum;
 }
 
@@ -168,6 +172,7 @@ tp_status kern_ref_attn(kern_backend *be, const kern_attn_args *a)
 
     (void)be;
     TP_TRY(kern_check_attn(a, &a->kv->desc));
+    TP_TRY(kern_check_attn_items(a, &a->kv->desc));
     for (int i = 0; i < a->n_seqs; i++) {
         const kern_attn_seq *s = &a->seqs[i];
         const float *acc = (const float *)a->scratch + s->ctx;

@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "base/mem.h"
+#include "kernels/kern_host.h"
 #include "kernels/ref/ref_internal.h"
 
 static tp_status ref_open(kern_backend **out, const kern_open_args *a)
@@ -19,6 +20,7 @@ static tp_status ref_open(kern_backend **out, const kern_open_args *a)
     be->ops = kern_ref_ops();
     be->n_threads = 1;
     be->isa = "scalar";
+    be->tree = true;
     *out = be;
     return TP_OK;
 }
@@ -60,6 +62,9 @@ const kern_ops *kern_ref_ops(void)
         .isa_supported = ref_isa_supported,
         .alloc = ref_alloc,
         .free = ref_free,
+        .put = kern_host_put,
+        .get = kern_host_get,
+        .memory = kern_host_memory,
         .weight_bytes = kern_ref_weight_bytes,
         .weight_create = kern_ref_weight_create,
         .weight_put = kern_ref_weight_put,
@@ -77,6 +82,8 @@ const kern_ops *kern_ref_ops(void)
         .qkv = kern_ref_qkv,
         .attn = kern_ref_attn,
         .silu_mul = kern_ref_silu_mul,
+        .take = kern_host_take,
+        .scatter = kern_host_scatter,
         .gather = kern_ref_gather,
         .adjust = kern_ref_adjust,
         .topk = kern_ref_topk,

@@ -84,10 +84,10 @@ size_t kern_ref_gemm_scratch_bytes(const kern_backend *be, int m_max, int64_t n_
 }
 
 /* Sum over the columns [begin, end) of row i of `in` times row j of the weight. */
-static float dot(const kern_gemm_args *a, int i, int64_t j, int64_t begin, int64_t end)
+static float dot(const kern_gemm_args *a, kern_dtype act, int i, int64_t j, int64_t begin,
+                 int64_t end)
 {
     const kern_weight_desc *d = &a->w->desc;
-    kern_dtype act = kern_act_dtype(d->dtype);
     const unsigned char *in =
         (const unsigned char *)a->in + (size_t)(i * d->k) * kern_dtype_bytes(act);
     float sum = 0.0f;
@@ -99,14 +99,14 @@ static float dot(const kern_gemm_args *a, int i, int64_t j, int64_t begin, int64
 }
 
 /* The roots of this rank's run for one output element: the stack machine of base/segtree.h. */
-static int split_roots(const kern_gemm_args *a, int i, int64_t j, float *roots)
+static int split_roots(const kern_gemm_args *a, kern_dtype act, int i, int64_t j, float *roots)
 {
     const kern_ksplit *s = a->split;
     tp_seg_node node[TP_SEG_ROOTS_MAX + 1];
     int depth = 0;
 
     for (int seg = 0; seg < s->n_seg; seg++) {
-        roots[depth] = dot(a, i, j, seg == 0 ? 0 : s->k_end[seg - 1], s->k_end[seg]);
+        roots[depth] = dot(a, act, i, j, seg == 0 ? 0 : s->k_end[seg - 1], s->k_end[seg]);
         node[depth] = (tp_seg_node){.first = (int16_t)(s->seg_first + seg), .len = 1};
         depth++;
         while (depth >= 2 && tp_seg_siblings(node[depth - 2], node[depth - 1], &node[depth - 2])) {
@@ -120,8 +120,8 @@ static int split_roots(const kern_gemm_args *a, int i, int64_t j, float *roots)
 tp_status kern_ref_gemm(kern_backend *be, const kern_gemm_args *a)
 {
     const kern_weight_desc *d = &a->w->desc;
+    kern_dtype act = kern_act_dtype(be, d->dtype);
 
-    (void)be;
     TP_TRY(kern_check_gemm(a, d));
     for (int i = 0; i < a->m; i++) {
         for (int64_t j = 0; j < d->n; j++) {
@@ -129,10 +129,10 @@ tp_status kern_ref_gemm(kern_backend *be, const kern_gemm_args *a)
 
             if (a->split == NULL) {
                 a->out[i * d->n + j] =
-                    dot(a, i, j, 0, d->k) + (a->bias != NULL ? a->bias[j] : 0.0f);
+                    dot(a, act, i, j, 0, d->k) + (a->bias != NULL ? a->bias[j] : 0.0f);
                 continue;
             }
-            for (int r = split_roots(a, i, j, roots) - 1; r >= 0; r--)
+            for (int r = split_roots(a, act, i, j, roots) - 1; r >= 0; r--)
                 a->out[((int64_t)r * a->m + i) * d->n + j] = roots[r];
         }
     }

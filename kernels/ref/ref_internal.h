@@ -47,7 +47,8 @@ tp_status kern_ref_kv_create(kern_backend *be, const kern_kv_desc *d, kern_kv **
 void kern_ref_kv_destroy(kern_backend *be, kern_kv *kv);
 tp_status kern_ref_kv_copy_block(kern_backend *be, kern_kv *kv, int32_t dst, int32_t src);
 tp_status kern_ref_qkv(kern_backend *be, const kern_qkv_args *a);
-size_t kern_ref_attn_scratch_bytes(const kern_backend *be, int n_q, int head_dim, int ctx_max);
+size_t kern_ref_attn_scratch_bytes(const kern_backend *be, int n_q, int head_dim, int64_t ctx_max,
+                                   int seqs_max);
 tp_status kern_ref_attn(kern_backend *be, const kern_attn_args *a);
 
 tp_status kern_ref_adjust(kern_backend *be, const kern_adjust_args *a);

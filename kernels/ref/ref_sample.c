@@ -50,6 +50,7 @@ tp_status kern_ref_adjust(kern_backend *be, const kern_adjust_args *a)
 {
     (void)be;
     TP_TRY(kern_check_adjust(a));
+    TP_TRY(kern_check_adjust_items(a));
     for (int i = 0; i < a->n_rows; i++) {
         const kern_adjust_row *r = &a->rows[i];
         float *l = a->logits + r->row * a->ld;

@@ -111,6 +111,16 @@ static tp_status row_parallel(rt_model *m, const kern_weight *weight, const kern
     return add_bias(m, bias, n_tok);
 }
 
+/* Longest context of a batch. */
+static int longest(const rt_batch *b)
+{
+    int most = 0;
+
+    for (int i = 0; i < b->n_seqs; i++)
+        most = b->seqs[i].ctx > most ? b->seqs[i].ctx : most;
+    return most;
+}
+
 static tp_status attention(rt_model *m, kern_kv *kv, const rt_batch *b, int layer)
 {
     const rt_config *c = &m->config;
@@ -144,6 +154,8 @@ static tp_status attention(rt_model *m, kern_kv *kv, const rt_batch *b, int laye
                           .block_tables = b->block_tables,
                           .kv_of_q = w->kv_of_q,
                           .n_seqs = b->n_seqs,
+                          .max_rows = b->n_tok,
+                          .max_ctx = longest(b),
                           .n_q = s->n_heads_local,
                           .head_dim = c->head_dim,
                           .scale = m->attn_scale,

@@ -46,7 +46,7 @@ static void place_workspace(rt_work *w, const rt_config *c, const rt_shard *s,
 {
     int64_t m = o->max_tokens_per_step, h = c->hidden, rows = RT_LOGIT_ROWS_MAX;
     int64_t n_freq = rt_rope_dims(c) / 2, most = max64(m, rows);
-    size_t act = kern_dtype_bytes(kern_act_dtype(o->dtype));
+    size_t act = kern_dtype_bytes(kern_act_dtype(be, o->dtype));
     int64_t n_max = max64(max64(wide_width(c, s), h), s->n_vocab_local);
 
     w->x = rt_slab_take(slab, m * h, sizeof(float));
@@ -65,7 +65,7 @@ static void place_workspace(rt_work *w, const rt_config *c, const rt_shard *s,
         slab, (int64_t)be->ops->gemm_scratch_bytes(be, (int)most, n_max, act_width(c, s)), 1);
     w->attn_scratch = rt_slab_take(slab,
                                    (int64_t)be->ops->attn_scratch_bytes(
-                                       be, s->n_heads_local, c->head_dim, (int)o->max_model_len),
+                                       be, s->n_heads_local, c->head_dim, o->max_model_len, (int)m),
                                    1);
 }
 
@@ -186,7 +186,7 @@ tp_status rt_model_load(rt_model **out, const rt_config *c, const rt_shard *s, k
     m->options.dir = NULL;
     m->be = be;
     m->group = g;
-    m->act_dtype = kern_act_dtype(o->dtype);
+    m->act_dtype = kern_act_dtype(be, o->dtype);
     m->n_roots = count_roots(s);
     m->n_freq = rt_rope_dims(c) / 2;
     st = load(m, o->dir);

@@ -79,7 +79,7 @@ static void reorder_weights(bench_dnnl *d, const dnnl_memory_desc_t *from, const
 bench_dnnl *bench_dnnl_create(kern_dtype t, int m, int64_t n, int64_t k, const void *w,
                               const void *in, int copies)
 {
-    dnnl_memory_desc_t a = matrix(m, k, type_of(kern_act_dtype(t)), dnnl_ab);
+    dnnl_memory_desc_t a = matrix(m, k, type_of(t == KERN_DTYPE_F16 ? KERN_DTYPE_F32 : t), dnnl_ab);
     dnnl_memory_desc_t b = matrix(k, n, type_of(t), dnnl_format_tag_any);
     dnnl_memory_desc_t rows = matrix(k, n, type_of(t), dnnl_ba);
     dnnl_memory_desc_t c = matrix(m, n, dnnl_f32, dnnl_ab);

@@ -122,7 +122,7 @@ static kern_ksplit make_split(const shape *s)
 
 static void bench_rows(bench *b, const shape *s, int m, kern_weight **w, int n, const uint8_t *src)
 {
-    kern_dtype at = kern_act_dtype(b->dtype);
+    kern_dtype at = kern_act_dtype(b->be, b->dtype);
     double bytes = (double)s->n * (double)s->k * (double)kern_dtype_bytes(b->dtype);
     double flop = 2.0 * m * (double)s->n * (double)s->k;
     double limit = bytes / b->bandwidth, best = 1e9, best_split = 1e9, best_dnnl = 1e9;

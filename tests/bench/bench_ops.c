@@ -190,9 +190,9 @@ static void bench_attn(bench *b, attn_bench t)
     char name[80];
 
     TP_ASSERT(b->be->ops->kv_create(b->be, &d, &kv) == TP_OK);
-    TP_ASSERT(b->be->ops->alloc(b->be,
-                                b->be->ops->attn_scratch_bytes(b->be, t.n_q, t.head_dim, t.ctx),
-                                &scratch) == TP_OK);
+    TP_ASSERT(b->be->ops->alloc(
+                  b->be, b->be->ops->attn_scratch_bytes(b->be, t.n_q, t.head_dim, t.ctx, t.batch),
+                  &scratch) == TP_OK);
     for (int h = 0; h < t.n_q; h++)
         kv_of_q[h] = h * t.n_kv / t.n_q;
     for (int i = 0; i < per_seq * t.batch; i++) /* spread over the pool */
@@ -222,6 +222,9 @@ static void bench_attn(bench *b, attn_bench t)
                               .block_tables = tables,
                               .kv_of_q = kv_of_q,
                               .n_seqs = t.batch,
+                              .n_decode = t.n_rows == 1 ? t.batch : 0,
+                              .max_rows = t.n_rows == 1 ? 0 : t.n_rows,
+                              .max_ctx = t.ctx,
                               .n_q = t.n_q,
                               .head_dim = t.head_dim,
                               .scale = 0.01f,

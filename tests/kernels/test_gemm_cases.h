@@ -59,7 +59,7 @@ static product product_make(int64_t n, int64_t k, int m, kern_dtype t)
     product p = {.n = n, .k = k, .m = m, .dtype = t};
 
     p.w_rows = random_block(n * k, t);
-    p.in = random_block(m * k, kern_act_dtype(t));
+    p.in = random_block(m * k, gemm_act_dtype(t));
     p.bias = (float *)(void *)random_block(n, KERN_DTYPE_F32);
     return p;
 }
@@ -96,7 +96,7 @@ static kern_weight *weight_of(kern_cpu_backend *be, const product *p, int64_t k0
 /* Columns [k0, k1) of rows [m0, m0 + m) of the activations, contiguous, with nothing readable behind the last. */
 static uint8_t *input_of(const product *p, int m0, int m, int64_t k0, int64_t k1)
 {
-    size_t size = kern_dtype_bytes(kern_act_dtype(p->dtype));
+    size_t size = kern_dtype_bytes(gemm_act_dtype(p->dtype));
     uint8_t *in = tp_malloc((size_t)m * (size_t)(k1 - k0) * size);
 
     assert_non_null(in);
@@ -142,7 +142,7 @@ static float *run_rows(kern_cpu_backend *be, const kern_weight *w, const product
 
 static void check_close(const product *p, const float *out, const float *bias, const char *what)
 {
-    size_t ws = kern_dtype_bytes(p->dtype), as = kern_dtype_bytes(kern_act_dtype(p->dtype));
+    size_t ws = kern_dtype_bytes(p->dtype), as = kern_dtype_bytes(gemm_act_dtype(p->dtype));
 
     for (int m = 0; m < p->m; m++) {
         for (int64_t n = 0; n < p->n; n++) {
@@ -150,7 +150,7 @@ static void check_close(const product *p, const float *out, const float *bias, c
 
             for (int64_t k = 0; k < p->k; k++) {
                 float x = kern_load_f32(p->in + ((size_t)m * (size_t)p->k + (size_t)k) * as,
-                                        kern_act_dtype(p->dtype));
+                                        gemm_act_dtype(p->dtype));
                 float y = kern_load_f32(p->w_rows + ((size_t)n * (size_t)p->k + (size_t)k) * ws,
                                         p->dtype);
 

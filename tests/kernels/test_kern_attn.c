@@ -141,7 +141,7 @@ static world world_new(kern_backend *be, shape sh, kt_rng *rng)
     w.kv_of_q = kt_zeros((size_t)sh.n_q * sizeof *w.kv_of_q);
     for (int h = 0; h < sh.n_q; h++)
         w.kv_of_q[h] = h * sh.n_kv / sh.n_q;
-    bytes = be->ops->attn_scratch_bytes(be, sh.n_q, sh.head_dim, sh.ctx);
+    bytes = be->ops->attn_scratch_bytes(be, sh.n_q, sh.head_dim, sh.ctx, N_SEQS);
     KT_OK(be->ops->alloc(be, bytes, &w.scratch));
     kt_free(slots);
     return w;
@@ -162,13 +162,15 @@ typedef struct piece {
 static void attend(world *w, const piece *p, int n_pieces, void *out, kern_dtype t)
 {
     kern_attn_seq seqs[8];
-    int width = w->sh.n_q * w->sh.head_dim, m = 0;
+    int width = w->sh.n_q * w->sh.head_dim, m = 0, max_rows = 0, max_ctx = 0;
     float *q;
 
     for (int i = 0; i < n_pieces; i++) {
         seqs[i] = (kern_attn_seq){
             .row = m, .n_rows = p[i].to - p[i].from, .ctx = p[i].to, .table = w->table[p[i].seq]};
         m += p[i].to - p[i].from;
+        max_rows = seqs[i].n_rows > max_rows ? seqs[i].n_rows : max_rows;
+        max_ctx = seqs[i].ctx > max_ctx ? seqs[i].ctx : max_ctx;
     }
     q = kt_zeros((size_t)m * (size_t)(width + 5) * sizeof *q);
     for (int i = 0; i < n_pieces; i++)
@@ -185,6 +187,8 @@ static void attend(world *w, const piece *p, int n_pieces, void *out, kern_dtype
                                              .block_tables = w->tables,
                                              .kv_of_q = w->kv_of_q,
                                              .n_seqs = n_pieces,
+                                             .max_rows = max_rows,
+                                             .max_ctx = max_ctx,
                                              .n_q = w->sh.n_q,
                                              .head_dim = w->sh.head_dim,
                                              .scale = w->scale,
@@ -326,6 +330,7 @@ static void test_attn_empty(void **state)
                         .kv_of_q = w.kv_of_q,
                         .n_q = 2,
                         .head_dim = 64,
+                        .max_ctx = 5,
                         .scratch = w.scratch};
 
     KT_OK(kern_attn(be, &a)); /* no sequences */

@@ -16,14 +16,19 @@ static void test_find(void **state)
 
 static void test_dtypes(void **state)
 {
+    const kern_backend plain = {.act_f16 = false}, half = {.act_f16 = true};
+
     (void)state;
     assert_int_equal(kern_dtype_bytes(KERN_DTYPE_F32), 4);
     assert_int_equal(kern_dtype_bytes(KERN_DTYPE_BF16), 2);
     assert_int_equal(kern_dtype_bytes(KERN_DTYPE_F16), 2);
     assert_string_equal(kern_dtype_name(KERN_DTYPE_BF16), "bfloat16");
-    assert_int_equal(kern_act_dtype(KERN_DTYPE_BF16), KERN_DTYPE_BF16);
-    assert_int_equal(kern_act_dtype(KERN_DTYPE_F16), KERN_DTYPE_F32);
-    assert_int_equal(kern_act_dtype(KERN_DTYPE_F32), KERN_DTYPE_F32);
+    assert_int_equal(kern_act_dtype(&plain, KERN_DTYPE_BF16), KERN_DTYPE_BF16);
+    assert_int_equal(kern_act_dtype(&plain, KERN_DTYPE_F16), KERN_DTYPE_F32);
+    assert_int_equal(kern_act_dtype(&plain, KERN_DTYPE_F32), KERN_DTYPE_F32);
+    assert_int_equal(kern_act_dtype(&half, KERN_DTYPE_F16), KERN_DTYPE_F16);
+    assert_int_equal(kern_act_dtype(&half, KERN_DTYPE_BF16), KERN_DTYPE_BF16);
+    assert_int_equal(kern_act_dtype(&half, KERN_DTYPE_F32), KERN_DTYPE_F32);
 }
 
 /* Without a name the best one is opened; each supported one opens under its name; others are refused. */
@@ -137,7 +142,7 @@ static void test_op_refusals(void **state)
                                                            .weight = x,
                                                            .m = 1,
                                                            .dim = 4,
-                                                           .out_dtype = KERN_DTYPE_F16}),
+                                                           .out_dtype = (kern_dtype)3}),
                      TP_ERR_INVALID);
     assert_int_equal(kern_silu_mul(be, &(kern_silu_mul_args){.m = 1, .n = 4}), TP_ERR_INVALID);
     assert_int_equal(kern_gather(be, &(kern_gather_args){.n = 1, .dim = 4}), TP_ERR_INVALID);

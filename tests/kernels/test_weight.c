@@ -206,7 +206,7 @@ static void test_ref(void **state)
         int m = ms[i / TP_ARRAY_LEN(g_types) % TP_ARRAY_LEN(ms)];
         const kern_ksplit *s = i % 2 != 0 ? &split : NULL;
         uint8_t *src = numbers(&rng, d.n * d.k, d.dtype);
-        uint8_t *in = numbers(&rng, m * d.k, kern_act_dtype(d.dtype));
+        uint8_t *in = numbers(&rng, m * d.k, kern_act_dtype(be, d.dtype));
         float *got = product(be, src, &d, in, m, s), *base = product(ref, src, &d, in, m, s);
         tp_seg_node roots[TP_SEG_ROOTS_MAX];
         size_t n = (size_t)((s != NULL ? tp_seg_roots(2, 5, roots) : 1) * m * d.n);
