@@ -47,7 +47,9 @@ static tp_status create_scheduler(rt_engine *e)
                            .watermark = s->watermark};
 
     TP_TRY(rt_sched_create(&e->sched, &so));
-    return rt_plan_writer_init(&e->writer, e->plan_bytes_max, (uint32_t)s->max_num_seqs);
+    TP_TRY(rt_plan_writer_init(&e->writer, e->plan_bytes_max, (uint32_t)s->max_num_seqs));
+    return rt_pipe_init(&e->pipe, e->overlapped ? RT_PIPE_STEPS : 1, e->writer.cap, s->max_num_seqs,
+                        s->max_num_batched_tokens + s->max_num_seqs);
 }
 
 static tp_status create_plan_buffer(rt_engine *e)
@@ -150,6 +152,7 @@ tp_status rt_engine_create(rt_engine **out, const rt_engine_options *opt, kern_b
     if (e == NULL)
         return TP_FAIL(TP_ERR_NOMEM, "engine");
     e->be = be;
+    e->overlapped = !opt->sync_scheduling;
     init_shared(e);
     st = create_in_order(e, opt, world);
     if (st != TP_OK) {
@@ -160,10 +163,8 @@ tp_status rt_engine_create(rt_engine **out, const rt_engine_options *opt, kern_b
     rt_stats_init(&e->stats, e->settled.max_model_len);
     e->stats.blocks_total = e->settled.n_blocks;
     e->published = e->stats;
-    e->output = (rt_output){.tokenizer = e->tokenizer,
-                            .config = &e->settled.config,
-                            .max_model_len = e->settled.max_model_len,
-                            .stats = &e->stats};
+    e->output =
+        (rt_output){.tokenizer = e->tokenizer, .config = &e->settled.config, .stats = &e->stats};
     rt_engine_set_state(e, RT_ENGINE_SERVING);
     *out = e;
     return TP_OK;
@@ -186,6 +187,7 @@ void rt_engine_destroy(rt_engine *e)
 {
     if (e == NULL)
         return;
+    rt_pipe_release(&e->pipe);
     rt_plan_writer_release(&e->writer);
     rt_sched_destroy(e->sched);
     rt_worker_destroy(e->worker);

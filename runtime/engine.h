@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* engine.h - the whole runtime as the API sees it: submit token ids, read events.
  *
- * One engine per process.  On rank 0 its thread owns the scheduler, the KV cache, the device and the group; on the
- * other ranks it follows the step plans of rank 0.  API threads only submit, poll and cancel.
+ * One engine per process.  The engine thread of every rank owns the device and the group and executes step plans.  On
+ * rank 0 the scheduler thread makes them, one step ahead of the one that runs, and turns results into events; it owns the
+ * scheduler and the ids of KV blocks.  API threads only submit, poll and cancel.
  * A request handle belongs to the reader that submitted it until rt_request_release().
  */
 #ifndef RT_ENGINE_H
@@ -43,6 +44,7 @@ typedef struct rt_engine_options {
     double watermark;              /* share of blocks kept free at admission; < 0 = 0.01 */
     int max_num_queued_reqs;       /* 0 = default (4 * max_num_seqs, at least 256) */
     int64_t max_num_queued_tokens; /* 0 = no limit */
+    bool sync_scheduling;          /* plan a step only when the one before is done */
     const char *comm;              /* "auto", "self", "mpi", "shm" */
     int64_t step_timeout_ms;       /* longest wait for another rank in a step; not yet used */
     bool dummy_weights;
@@ -76,8 +78,9 @@ TP_MUST_USE tp_status rt_engine_create(rt_engine **out, const rt_engine_options 
                                        kern_backend *be, const comm_world *world);
 void rt_engine_destroy(rt_engine *e);
 comm_group *rt_engine_group(rt_engine *e);
-/* Serves until drained or broken.  Rank 0: scheduler loop; others: follow the plans.  COMM, TIMEOUT, DEVICE when the
- * group is lost: the caller ends the job with comm_abort(). */
+/* Serves until drained or broken; the calling thread becomes the engine thread, and on rank 0 starts the scheduler thread
+ * (with sync_scheduling it is both).  COMM, TIMEOUT, DEVICE when the group is lost: the caller ends the job with
+ * comm_abort(). */
 TP_MUST_USE tp_status rt_engine_run(rt_engine *e);
 
 /* Any thread of rank 0.  New requests are refused from now on; run() returns when the running ones are done or
@@ -123,7 +126,7 @@ typedef struct rt_request_desc {
     int n_bias;
     const int32_t *allowed; /* NULL = all */
     int n_allowed;
-    /* Called by the engine thread when events wait and the reader had emptied the box (or it is half full, when
+    /* Called by the scheduler thread when events wait and the reader had emptied the box (or it is half full, when
      * `batched`), and at the end.  Must not block or call back into the engine. */
     void (*notify)(void *ctx);
     void *ctx;

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* engine_impl.h - the engine's own state, shared by engine.c (start, what API threads call) and engine_loop.c.
+/* engine_impl.h - the engine's own state, shared by engine.c (start, what API threads call), engine_loop.c (threads,
+ * steps) and engine_requests.c (the requests in progress).
  *
- * Locks: inbox.lock (submissions, cancellations, drain), stats_lock (published snapshot), and each request's own; no
- * two are held together, and none is held in a kernel or a collective.
+ * Locks: inbox.lock (submissions, cancellations, drain), stats_lock (published snapshot), pipe.lock, and each request's
+ * own; no two are held together, and none is held in a kernel or a collective.
  */
 #ifndef RT_ENGINE_IMPL_H
 #define RT_ENGINE_IMPL_H
@@ -13,12 +14,14 @@
 #include "runtime/engine.h"
 #include "runtime/output.h"
 #include "runtime/request.h"
+#include "runtime/sched/pipe.h"
 #include "runtime/sched/worker.h"
 #include "runtime/startup.h"
 
 typedef struct rt_inbox {
     pthread_mutex_t lock;
-    pthread_cond_t wake;
+    pthread_cond_t
+        wake; /* the scheduler: something came, or a step is done, or the executor failed */
     rt_request *head, *tail; /* submitted, in order */
     rt_request *cancelled;   /* stack */
     bool draining;
@@ -40,11 +43,17 @@ struct rt_engine {
     rt_tokenizer *tokenizer; /* owned */
     rt_template *template_;  /* owned; NULL = none */
     rt_sched *sched;         /* owned */
+    bool overlapped;         /* a thread of its own plans ahead */
+    rt_pipe pipe;
+    atomic_int failed; /* tp_status of the step that could not be executed */
+    /* rank 0, scheduler thread */
     rt_plan_writer writer;
     rt_output output;
-    rt_stats stats;   /* engine thread */
-    rt_request *open; /* engine thread: list of requests in progress */
-    uint64_t step;
+    rt_stats stats;
+    rt_request *open; /* list of requests in progress */
+    uint64_t step;    /* plans made */
+    bool draining;    /* as the inbox said last */
+    /* rank 0, shared with API threads */
     rt_inbox inbox;
     atomic_int state;           /* rt_engine_state */
     atomic_int n_open;          /* requests submitted and not over */
@@ -54,5 +63,21 @@ struct rt_engine {
 };
 
 void rt_engine_set_state(rt_engine *e, rt_engine_state s);
+
+/* ---- engine_requests.c: scheduler thread ---- */
+/* A request from the inbox becomes sequences. */
+void rt_engine_accept(rt_engine *e, rt_request *r);
+/* Ends what is left of a request, whose memory may then be gone. */
+void rt_engine_finish_all(rt_engine *e, rt_request *r, rt_finish how, const char *code);
+/* An entry of the inbox's list of cancelled requests; takes its reference. */
+void rt_engine_cancelled(rt_engine *e, rt_request *r);
+/* Before a plan: holds back requests whose reader lets the outbox fill, and cuts off those that stay behind. */
+void rt_engine_check_readers(rt_engine *e);
+/* A step that is about to go under way keeps its requests, and room in their outboxes, until it is delivered or
+ * forgotten. */
+void rt_engine_name_in_step(rt_engine *e, const rt_step *s);
+void rt_engine_forget_step(const rt_step *s);
+/* Turns the results of a step into events and endings. */
+void rt_engine_deliver(rt_engine *e, const rt_step *s);
 
 #endif

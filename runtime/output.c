@@ -168,7 +168,6 @@ rt_ending rt_output_token(rt_output *o, rt_choice *c, const rt_step_result *res)
 {
     rt_event ev = token_event(RT_EVENT_TOKEN, c, res);
     rt_ending end = token_ending(o, c, res->token);
-    const rt_sampling *p = &c->request->desc.sampling;
     size_t emit = 0;
 
     if (end.finish == RT_FINISH_ERROR)
@@ -184,7 +183,7 @@ rt_ending rt_output_token(rt_output *o, rt_choice *c, const rt_step_result *res)
     memmove(c->held, c->held + emit, c->held_len - emit);
     c->held_len -= emit;
     if (end.finish == RT_FINISH_NONE &&
-        (c->n_generated >= p->max_tokens || c->seq.n_total >= o->max_model_len))
+        c->request->desc.n_prompt + c->n_generated >= c->seq.n_total_max)
         end.finish = RT_FINISH_LENGTH;
     return end;
 }

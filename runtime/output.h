@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* output.h - from sampled tokens to events: text, stop conditions, logprobs.
- * Threads: engine thread of rank 0.  No allocation. */
+ * Threads: scheduler thread of rank 0.  No allocation. */
 #ifndef RT_OUTPUT_H
 #define RT_OUTPUT_H
 
@@ -12,7 +12,6 @@
 typedef struct rt_output {
     const rt_tokenizer *tokenizer;
     const rt_config *config;
-    int64_t max_model_len;
     rt_stats *stats;
     int64_t now_ns; /* of this step */
 } rt_output;

@@ -112,8 +112,8 @@ tp_status rt_request_create(rt_request **out, rt_engine *e, const rt_tokenizer *
     atomic_init(&r->refs, 1);
     pthread_mutex_init(&r->lock, NULL);
     r->ring_bytes = RT_OUTBOX_BYTES;
-    /* The engine holds a request back while less than two records per choice fit; the box is then far beyond the half
-     * at which a batched reader is woken. */
+    /* A request is held back while less than two records per choice fit beside what was promised; with nothing promised
+     * any more, the box is then far beyond the half at which a batched reader is woken. */
     while (r->ring_bytes < 8 * (size_t)d->n * r->record_max)
         r->ring_bytes *= 2;
     r->ring = tp_malloc(r->ring_bytes);

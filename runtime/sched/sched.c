@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* sched.c - two lists and a block pool.
+/* sched.c - two lists and a block pool; sched.h tells why counting ahead is safe.
  *
  * waiting: in order of arrival, preempted sequences in front.  running: in order of admission, so the tail is the
  * youngest and the first to be preempted.
@@ -28,7 +28,7 @@ struct rt_sched {
     int n_free_slots;
     int32_t *closing; /* owned; slots that the next plan closes */
     int n_closing;
-    rt_seq **scheduled; /* owned; [n_slots] */
+    rt_scheduled *scheduled; /* owned; [n_slots] */
     int n_scheduled;
     uint64_t preemptions;
 };
@@ -132,10 +132,13 @@ void rt_sched_finish(rt_sched *s, rt_seq *q)
             s->free_slots[s->n_free_slots++] = q->slot;
         q->slot = -1;
     }
-    for (int i = 0; i < s->n_scheduled; i++)
-        if (s->scheduled[i] == q)
-            s->scheduled[i] = NULL;
     q->state = RT_SEQ_FINISHED;
+}
+
+/* Whether tokens are drawn for it; else only its prompt is computed. */
+static bool samples(const rt_seq *q)
+{
+    return q->n_total_max > q->n_prompt;
 }
 
 /* ---- blocks ---- */
@@ -194,13 +197,16 @@ static bool schedule(rt_sched *s, rt_plan_writer *w, rt_seq *q, int32_t n)
                      .n_blocks = q->n_blocks - q->n_blocks_sent,
                      .lp_start = q->lp_start};
 
-    if (q->sample && q->n_computed + n == q->n_total)
+    bool sampled = samples(q) && q->n_computed + n == q->n_total;
+
+    if (sampled)
         p.flags |= RT_SEQ_SAMPLE;
     if (!rt_plan_add_seq(w, &p, q->blocks + q->n_blocks_sent))
         return false;
     q->n_blocks_sent = q->n_blocks;
     q->n_scheduled = n;
-    s->scheduled[s->n_scheduled++] = q;
+    s->scheduled[s->n_scheduled++] =
+        (rt_scheduled){.seq = q, .slot = q->slot, .n_new = n, .sampled = sampled};
     return true;
 }
 
@@ -265,7 +271,7 @@ static bool can_share(const rt_seq *q)
 /* Moves one waiting sequence to running with its slot and blocks; false when it does not fit now. */
 static bool admit(rt_sched *s, rt_plan_writer *w, rt_seq *q)
 {
-    int32_t need = blocks_for(s, q->n_total + (q->sample ? 1 : 0));
+    int32_t need = blocks_for(s, q->n_total + (samples(q) ? 1 : 0));
     int32_t keep = s->running.n > 0 ? s->watermark : 0;
 
     if (rt_block_pool_free_count(s->pool) - need < keep || (q->slot < 0 && s->n_free_slots == 0))
@@ -306,6 +312,24 @@ static int32_t plan_admissions(rt_sched *s, rt_plan_writer *w, int32_t budget)
     return budget;
 }
 
+/* Counts what is planned as done, and lets go of the sequences for which that was all. */
+static void advance(rt_sched *s)
+{
+    for (int i = 0; i < s->n_scheduled; i++) {
+        rt_scheduled *p = &s->scheduled[i];
+        rt_seq *q = p->seq;
+
+        q->n_computed += p->n_new;
+        q->n_total += p->sampled;
+        q->n_scheduled = 0;
+        if (q->lp_start != INT32_MAX && q->n_computed > q->lp_start)
+            q->lp_start = q->n_computed;
+        p->last = samples(q) ? q->n_total == q->n_total_max : q->n_computed == q->n_total;
+        if (p->last)
+            rt_sched_finish(s, q);
+    }
+}
+
 int rt_sched_plan(rt_sched *s, rt_plan_writer *w)
 {
     uint64_t preemptions = s->preemptions;
@@ -318,6 +342,7 @@ int rt_sched_plan(rt_sched *s, rt_plan_writer *w)
     budget = plan_running(s, w, budget, false);
     if (s->preemptions == preemptions)
         budget = plan_admissions(s, w, budget);
+    advance(s);
     return s->opt.max_tokens - budget;
 }
 
@@ -326,31 +351,10 @@ bool rt_sched_has_closes(const rt_sched *s)
     return s->n_closing > 0;
 }
 
-rt_seq *const *rt_sched_scheduled(const rt_sched *s, int *n)
+const rt_scheduled *rt_sched_scheduled(const rt_sched *s, int *n)
 {
     *n = s->n_scheduled;
     return s->scheduled;
-}
-
-bool rt_sched_commit(rt_sched *s, rt_seq *q)
-{
-    bool sampled;
-
-    (void)s;
-    q->n_computed += q->n_scheduled;
-    q->n_scheduled = 0;
-    if (q->lp_start != INT32_MAX && q->n_computed > q->lp_start)
-        q->lp_start = q->n_computed;
-    sampled = q->sample && q->n_computed == q->n_total;
-    if (sampled)
-        q->n_total++;
-    return sampled;
-}
-
-rt_seq *rt_sched_slot(const rt_sched *s, int32_t slot)
-{
-    TP_ASSERT(slot >= 0 && slot < s->opt.n_slots);
-    return s->slots[slot];
 }
 
 int rt_sched_running(const rt_sched *s)
@@ -383,6 +387,7 @@ void rt_sched_check(const rt_sched *s)
         TP_ASSERT(q->state == RT_SEQ_RUNNING && q->slot >= 0 && s->slots[q->slot] == q);
         TP_ASSERT(q->n_blocks >= blocks_for(s, q->n_computed));
         TP_ASSERT(q->n_computed <= q->n_total && q->n_blocks_sent <= q->n_blocks);
+        TP_ASSERT(q->n_scheduled == 0 && (q->n_total < q->n_total_max || !samples(q)));
         owned += q->n_blocks;
     }
     for (const rt_seq *q = s->waiting.head; q != NULL; q = q->next, n_waiting++)

@@ -6,7 +6,13 @@
  * stays free, so preemption is rare; when a decode finds no block, the youngest sequence gives its blocks back and is
  * computed again later from the tokens that its slot has kept.
  *
- * Pure bookkeeping: no I/O, no clock, no allocation after create.  Threads: engine thread of rank 0.
+ * Plans are made ahead: a plan counts as executed as soon as it is made.  A row that is sampled is taken to yield a token
+ * with which its sequence goes on, whatever the token.  That holds because plans are executed in order: what a later plan
+ * reads, the earlier ones have computed by then, and blocks may change hands while a step is still under way.  A sequence
+ * whose last row is planned leaves at once; one that ends unforeseen (eos, a stop string) is finished by the engine when
+ * its token arrives, and the row computed for it meanwhile is thrown away.
+ *
+ * Pure bookkeeping: no I/O, no clock, no allocation after create.  Threads: scheduler thread of rank 0.
  */
 #ifndef RT_SCHED_H
 #define RT_SCHED_H
@@ -21,16 +27,16 @@ typedef enum rt_seq_state {
     RT_SEQ_NEW,     /* not known to the scheduler */
     RT_SEQ_WAITING, /* for admission; may hold a slot (preempted) but no blocks */
     RT_SEQ_RUNNING,
-    RT_SEQ_FINISHED
+    RT_SEQ_FINISHED /* nothing more is planned for it; results may still be under way */
 } rt_seq_state;
 
 /* One choice of a request.  The engine owns the memory and fills the first part; the rest is the scheduler's. */
 typedef struct rt_seq {
     rt_plan_open_view open; /* what the ranks are told; pointers live as long as the sequence */
     int32_t n_prompt;
+    int32_t n_total_max;    /* ends with so many tokens at the latest; n_prompt = prefill only */
     int32_t lp_start;       /* prompt logprobs wanted from here on; INT32_MAX = none */
     int32_t n_new_max;      /* most tokens per step; 0 = paused (its reader is behind) */
-    bool sample;            /* false: prefill only (max_tokens 0) */
     struct rt_seq *fork_of; /* same prompt: share its blocks once they are computed; NULL = none */
     int32_t *blocks;        /* [blocks_max] */
     void *owner;
@@ -38,14 +44,22 @@ typedef struct rt_seq {
     rt_seq_state state;
     int32_t slot;       /* -1 = none */
     bool opened;        /* the ranks know the slot */
-    int32_t n_total;    /* prompt and sampled tokens */
-    int32_t n_computed; /* of them in the cache */
+    int32_t n_total;    /* prompt and sampled tokens, those of planned steps included */
+    int32_t n_computed; /* of them in the cache when all plans are executed */
     int32_t n_blocks;
     int32_t n_blocks_sent; /* of them known to the ranks */
-    int32_t n_scheduled;   /* tokens in the current plan */
+    int32_t n_scheduled;   /* tokens in the plan that is being made */
     int32_t n_preempted;   /* times */
     struct rt_seq *prev, *next;
 } rt_seq;
+
+/* What a plan does for one sequence. */
+typedef struct rt_scheduled {
+    rt_seq *seq;
+    int32_t slot, n_new;
+    bool sampled; /* its last row yields a token */
+    bool last;    /* nothing will be planned for the sequence after this */
+} rt_scheduled;
 
 typedef struct rt_sched rt_sched;
 
@@ -62,20 +76,17 @@ void rt_sched_destroy(rt_sched *s);
 
 /* Queues a new sequence. */
 void rt_sched_add(rt_sched *s, rt_seq *q);
-/* The sequence is over: frees its blocks now and its slot with the next plan.  Any state. */
+/* The sequence is over: frees its blocks now and its slot with the next plan.  Any state but NEW. */
 void rt_sched_finish(rt_sched *s, rt_seq *q);
 
-/* Fills a plan that rt_plan_begin() has started; returns the number of tokens in it. */
+/* Fills a plan that rt_plan_begin() has started; returns the number of tokens in it.  Plans must be executed in the
+ * order in which they were made. */
 int rt_sched_plan(rt_sched *s, rt_plan_writer *w);
 /* Whether a plan must be sent although it computes nothing (slots to close). */
 bool rt_sched_has_closes(const rt_sched *s);
-/* The sequences of the last plan, in plan order. */
-rt_seq *const *rt_sched_scheduled(const rt_sched *s, int *n);
-/* After the step: counts what was computed; true when the sequence's last row was sampled. */
-bool rt_sched_commit(rt_sched *s, rt_seq *q);
+/* What the last plan does, in plan order; valid until the next. */
+const rt_scheduled *rt_sched_scheduled(const rt_sched *s, int *n);
 
-/* Sequence that holds a slot; NULL when it is free. */
-rt_seq *rt_sched_slot(const rt_sched *s, int32_t slot);
 int rt_sched_running(const rt_sched *s);
 int rt_sched_waiting(const rt_sched *s);
 uint64_t rt_sched_preemptions(const rt_sched *s);

@@ -18,6 +18,7 @@ typedef struct fixture {
     char text[4096];  /* everything that has come out */
     char steps[4096]; /* the same, with | behind every TOKEN event that had text */
     rt_event finish;
+    int context; /* as max_model_len */
     int n_tokens, n_prompt, n_hidden;
     float first_prompt;
 } fixture;
@@ -31,12 +32,10 @@ static int open_all(void **state)
     g.tokenizer = load_tokenizer();
     g.config.eos[0] = EOS;
     g.config.n_eos = 1;
+    g.context = 1000;
     rt_stats_init(&g.stats, 1000);
-    g.output = (rt_output){.tokenizer = g.tokenizer,
-                           .config = &g.config,
-                           .max_model_len = 1000,
-                           .stats = &g.stats,
-                           .now_ns = 1};
+    g.output =
+        (rt_output){.tokenizer = g.tokenizer, .config = &g.config, .stats = &g.stats, .now_ns = 1};
     return 0;
 }
 
@@ -56,7 +55,9 @@ static void begin(const rt_request_desc *d)
     g.text[0] = g.steps[0] = '\0';
     g.n_tokens = g.n_prompt = g.n_hidden = 0;
     assert_int_equal(rt_request_create(&g.r, NULL, g.tokenizer, d, 4), TP_OK);
-    g.r->choices[0].seq.n_total = d->n_prompt;
+    g.r->choices[0].seq.n_total_max = d->n_prompt + d->sampling.max_tokens < g.context
+                                          ? d->n_prompt + d->sampling.max_tokens
+                                          : g.context;
 }
 
 static void drain(void)
@@ -83,7 +84,6 @@ static bool push(int32_t token)
     rt_choice *c = &g.r->choices[0];
     rt_step_result res = {.token = token};
 
-    c->seq.n_total++;
     g.end = rt_output_token(&g.output, c, &res);
     if (g.end.finish != RT_FINISH_NONE)
         rt_output_finish(&g.output, c, &g.end);
@@ -305,7 +305,7 @@ static void test_length_and_context(void **state)
     assert_int_equal(push_text("abc"), 2);
     assert_int_equal(g.finish.finish, RT_FINISH_LENGTH);
     d.sampling.max_tokens = 900;
-    g.output.max_model_len = 6; /* prompt of 4 */
+    g.context = 6; /* prompt of 4 */
     begin(&d);
     assert_int_equal(push_text("abc"), 2);
     assert_int_equal(g.finish.finish, RT_FINISH_LENGTH);

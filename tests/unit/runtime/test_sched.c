@@ -4,6 +4,9 @@
  * Every plan is decoded and applied to `ranks`, which keeps what a rank keeps: open slots, block tables, and for each
  * block the tokens whose keys lie in it.  A plan that reads a token nobody has computed, or that computes over another
  * sequence's block, is caught there.
+ *
+ * A step's results come back when `ahead` further plans have been made, as in the engine: 0 without overlap, 1 with it.
+ * A sequence may end before n_total_max; only the results tell.
  */
 #include "tests/unit/base/base_testing.h"
 
@@ -20,6 +23,7 @@
 #define LEN_MAX    160
 #define BLOCKS_MAX (LEN_MAX / BLOCK)
 #define POOL_MAX   64
+#define AHEAD_MAX  3
 
 /* The value at a position: prompts are equal for equal seeds, so forks may share blocks. */
 typedef struct token {
@@ -31,8 +35,17 @@ typedef struct test_seq {
     int32_t blocks[BLOCKS_MAX + 1];
     int32_t prompt[LEN_MAX];
     int32_t prompt_seed, own;
-    int32_t stop_at; /* total tokens at which it ends */
+    int32_t stop_at; /* total tokens at which it ends: n_total_max, or before */
+    int32_t n_seen;  /* total tokens that the results have shown */
+    bool over;       /* they have shown its end, or it was cancelled */
 } test_seq;
+
+/* A step under way. */
+typedef struct test_step {
+    rt_scheduled seqs[SLOTS];
+    int32_t own[SLOTS]; /* of each: the test_seq may be in use again by then */
+    int n;
+} test_step;
 
 typedef struct rank_slot {
     bool open;
@@ -49,13 +62,20 @@ typedef struct fixture {
     test_seq seqs[SEQS];
     int32_t next_own;
     int n_sampled; /* in the last plan */
+    int ahead;
+    test_step steps[AHEAD_MAX + 1];
+    int64_t n_made, n_back; /* steps */
+    int64_t n_wasted;       /* results that nobody waited for */
 } fixture;
 
 static fixture g;
 
+static int g_ahead; /* of the tests that begin */
+
 static void start(int32_t n_blocks, int max_tokens, double watermark)
 {
     memset(&g, 0, sizeof g);
+    g.ahead = g_ahead;
     g.opt = (rt_sched_options){.n_slots = SLOTS,
                                .max_tokens = max_tokens,
                                .block_tokens = BLOCK,
@@ -79,15 +99,25 @@ static test_seq *add(int i, int32_t n_prompt, int32_t n_generate, test_seq *fork
     t->own = ++g.next_own;
     t->prompt_seed = fork_of != NULL ? fork_of->prompt_seed : t->own;
     t->stop_at = n_prompt + n_generate;
+    t->n_seen = n_prompt;
     t->q = (rt_seq){.open = {.head = {.n_prompt = n_prompt}, .prompt = t->prompt},
                     .n_prompt = n_prompt,
                     .lp_start = INT32_MAX,
                     .n_new_max = INT32_MAX,
-                    .sample = n_generate > 0,
+                    .n_total_max = t->stop_at,
                     .fork_of = fork_of != NULL ? &fork_of->q : NULL,
                     .blocks = t->blocks,
                     .owner = t};
     rt_sched_add(g.s, &t->q);
+    return t;
+}
+
+/* One that could have gone on for `more` tokens. */
+static test_seq *add_stopping(int i, int32_t n_prompt, int32_t n_generate, int32_t more)
+{
+    test_seq *t = add(i, n_prompt, n_generate, NULL);
+
+    t->q.n_total_max += more;
     return t;
 }
 
@@ -101,10 +131,22 @@ static bool same(token a, token b)
     return a.prompt == b.prompt && a.pos == b.pos;
 }
 
-static void apply_seq(const rt_plan_seq *p, const int32_t *blocks)
+/* Plan and scheduler name the same sequences in the same order. */
+static const rt_scheduled *scheduled_at(uint32_t i, const rt_plan_seq *p)
+{
+    int n;
+    const rt_scheduled *all = rt_sched_scheduled(g.s, &n);
+
+    assert_in_range(i, 0, n - 1);
+    assert_int_equal(all[i].slot, p->slot);
+    assert_int_equal(all[i].n_new, p->n_new);
+    assert_int_equal(all[i].sampled, (p->flags & RT_SEQ_SAMPLE) != 0);
+    return &all[i];
+}
+
+static void apply_seq(const test_seq *t, const rt_plan_seq *p, const int32_t *blocks)
 {
     rank_slot *slot = &g.slots[p->slot];
-    const test_seq *t = rt_sched_slot(g.s, p->slot)->owner;
 
     assert_true(slot->open && p->table_keep <= slot->n_table && p->n_new > 0);
     assert_true(p->table_keep + p->n_blocks <= BLOCKS_MAX + 1);
@@ -117,10 +159,9 @@ static void apply_seq(const rt_plan_seq *p, const int32_t *blocks)
 }
 
 /* Attention of a sequence reads all its positions: they must hold its own tokens, after everybody has written. */
-static void check_reads(const rt_plan_seq *p)
+static void check_reads(const test_seq *t, const rt_plan_seq *p)
 {
     const rank_slot *slot = &g.slots[p->slot];
-    const test_seq *t = rt_sched_slot(g.s, p->slot)->owner;
 
     for (int32_t pos = 0; pos < p->start + p->n_new; pos++)
         if (!same(g.cache[slot->table[pos / BLOCK]][pos % BLOCK], token_at(t, pos)))
@@ -150,20 +191,54 @@ static void apply_plan(const uint8_t *plan, size_t bytes)
     again = r;
     for (uint32_t i = 0; i < r.header.n_seq; i++) {
         assert_int_equal(rt_plan_read_seq(&r, &q, &blocks), TP_OK);
-        apply_seq(&q, blocks);
+        apply_seq(scheduled_at(i, &q)->seq->owner, &q, blocks);
     }
     for (uint32_t i = 0; i < r.header.n_seq; i++) {
         assert_int_equal(rt_plan_read_seq(&again, &q, &blocks), TP_OK);
-        check_reads(&q);
+        check_reads(scheduled_at(i, &q)->seq->owner, &q);
     }
 }
 
-/* One step as the engine does it; returns the tokens computed. */
+/* The results of the oldest step. */
+static void take_results(void)
+{
+    const test_step *st = &g.steps[g.n_back++ % (AHEAD_MAX + 1)];
+
+    for (int i = 0; i < st->n; i++) {
+        const rt_scheduled *p = &st->seqs[i];
+        test_seq *t = p->seq->owner;
+
+        if (t->own != st->own[i] || t->over) {
+            g.n_wasted++;
+            continue;
+        }
+        t->n_seen += p->sampled;
+        t->over = p->sampled ? t->n_seen == t->stop_at : p->last;
+        assert_true(t->over || !p->last);
+        if (t->over)
+            rt_sched_finish(g.s, p->seq);
+    }
+    rt_sched_check(g.s);
+}
+
+static void note_step(void)
+{
+    test_step *st = &g.steps[g.n_made++ % (AHEAD_MAX + 1)];
+    const rt_scheduled *all = rt_sched_scheduled(g.s, &st->n);
+    int n_sampled = 0;
+
+    memcpy(st->seqs, all, sizeof *all * (size_t)st->n);
+    for (int i = 0; i < st->n; i++) {
+        st->own[i] = ((const test_seq *)all[i].seq->owner)->own;
+        n_sampled += all[i].sampled;
+    }
+    assert_int_equal(n_sampled, g.n_sampled);
+}
+
+/* One step as the engine does it; returns the tokens planned. */
 static int step(void)
 {
-    rt_seq *const *scheduled;
-    rt_seq *done[SLOTS];
-    int n_tokens, n, n_done = 0, n_sampled = 0;
+    int n_tokens;
     size_t bytes;
 
     g.n_sampled = 0;
@@ -176,18 +251,9 @@ static int step(void)
         apply_plan(plan, bytes);
     }
     rt_sched_check(g.s);
-    scheduled = rt_sched_scheduled(g.s, &n);
-    for (int i = 0; i < n; i++) {
-        test_seq *t = scheduled[i]->owner;
-
-        n_sampled += rt_sched_commit(g.s, scheduled[i]);
-        if (t->q.sample ? t->q.n_total >= t->stop_at : t->q.n_computed == t->q.n_total)
-            done[n_done++] = scheduled[i];
-    }
-    assert_int_equal(n_sampled, g.n_sampled);
-    while (n_done > 0)
-        rt_sched_finish(g.s, done[--n_done]);
-    rt_sched_check(g.s);
+    note_step();
+    while (g.n_made - g.n_back > (n_tokens > 0 ? g.ahead : 0))
+        take_results();
     return n_tokens;
 }
 
@@ -366,6 +432,108 @@ static void test_full_plan_continues_in_the_next(void **state)
     stop();
 }
 
+/* ---- planning ahead ---- */
+
+/* max_tokens is known when the last row is planned: not one row too many. */
+static void test_known_end_costs_nothing(void **state)
+{
+    (void)state;
+    g_ahead = 1;
+    start(16, 64, 0);
+    add(0, 10, 3, NULL);
+    assert_int_equal(step(), 10);
+    assert_int_equal(step(), 1);
+    assert_int_equal(g.seqs[0].n_seen, 11); /* of the step before */
+    assert_int_equal(step(), 1);
+    assert_int_equal(g.seqs[0].q.state, RT_SEQ_FINISHED);
+    assert_false(g.seqs[0].over);
+    assert_int_equal(used_blocks(), 0);
+    assert_int_equal(step(), 0);
+    assert_true(g.seqs[0].over);
+    assert_int_equal(g.n_wasted, 0);
+    stop();
+    g_ahead = 0;
+}
+
+static void test_unforeseen_end_costs_one_row(void **state)
+{
+    (void)state;
+    g_ahead = 1;
+    start(16, 64, 0);
+    add_stopping(0, 10, 3, 50);
+    for (int i = 0; i < 3; i++)
+        step();
+    assert_int_equal(g.seqs[0].n_seen, 12);
+    assert_int_equal(step(), 1); /* the third token arrives when the fourth has been planned */
+    assert_true(g.seqs[0].over);
+    assert_int_equal(used_blocks(), 0);
+    assert_int_equal(step(), 0);
+    assert_int_equal(g.n_wasted, 1);
+    assert_false(g.slots[0].open);
+    stop();
+    g_ahead = 0;
+}
+
+/* A prompt alone has its end in its last chunk. */
+static void test_prefill_alone_ends_with_its_last_chunk(void **state)
+{
+    (void)state;
+    g_ahead = 1;
+    start(16, 32, 0);
+    add(0, 40, 0, NULL);
+    assert_int_equal(step(), 32);
+    assert_int_equal(step(), 8);
+    assert_false(g.seqs[0].over);
+    assert_int_equal(step(), 0);
+    assert_true(g.seqs[0].over);
+    assert_int_equal(g.n_wasted, 0);
+    stop();
+    g_ahead = 0;
+}
+
+/* The results of a step name its own sequences, although another has got the slot and the blocks. */
+static void test_slot_changes_hands_while_a_step_is_under_way(void **state)
+{
+    (void)state;
+    g_ahead = 1;
+    start(2, 64, 0);
+    add(0, 30, 1, NULL);
+    add(1, 30, 2, NULL); /* no block is left for it */
+    assert_int_equal(step(), 30);
+    assert_false(g.seqs[0].over);
+    assert_int_equal(step(), 30);
+    assert_int_equal(g.seqs[1].q.slot, 0);
+    assert_true(g.seqs[0].over);
+    assert_int_equal(g.seqs[1].n_seen, 30);
+    step();
+    step();
+    assert_true(g.seqs[1].over);
+    assert_int_equal(g.n_wasted, 0);
+    stop();
+    g_ahead = 0;
+}
+
+/* It gives its blocks back while its newest token is not known, and ends by that token. */
+static void test_preempted_with_its_last_token_under_way(void **state)
+{
+    (void)state;
+    g_ahead = 1;
+    start(4, 256, 0);
+    add(0, 31, 20, NULL);
+    add_stopping(1, 31, 2, 20);
+    step();
+    step(); /* position 31: both blocks are full */
+    assert_int_equal(step(), 1);
+    assert_int_equal(g.seqs[1].q.n_preempted, 1);
+    assert_true(g.seqs[1].over);
+    assert_int_equal(g.seqs[1].q.state, RT_SEQ_FINISHED);
+    while (!g.seqs[0].over)
+        step();
+    assert_int_equal(used_blocks(), 0);
+    stop();
+    g_ahead = 0;
+}
+
 /* ---- random ---- */
 
 static uint64_t g_random;
@@ -405,18 +573,24 @@ static void arrive(void)
             parent = add(i, n_prompt, n_gen, NULL);
         else
             add(i, n_prompt, n_gen, parent);
+        if (n_gen > 1 && below(2) == 0) /* it stops before */
+            g.seqs[i].stop_at -= (int32_t)below((uint32_t)n_gen);
         choices--;
     }
 }
 
 static void disturb(void)
 {
-    rt_seq *q = &g.seqs[below(SEQS)].q;
+    test_seq *t = &g.seqs[below(SEQS)];
+    rt_seq *q = &t->q;
 
     if (q->state != RT_SEQ_WAITING && q->state != RT_SEQ_RUNNING)
         return;
     switch (below(4)) {
-    case 0: rt_sched_finish(g.s, q); break;
+    case 0:
+        rt_sched_finish(g.s, q);
+        t->over = true;
+        break;
     case 1: q->n_new_max = 0; break;
     case 2: q->n_new_max = 1 + (int32_t)below(20); break;
     default: q->n_new_max = INT32_MAX; break;
@@ -429,6 +603,7 @@ static void run_random(uint64_t seed, int steps)
     int idle = 0;
 
     g_random = seed * 2654435761u + 1;
+    g_ahead = (int)(seed % (AHEAD_MAX + 1));
     start(4 + (int32_t)below(POOL_MAX - 4), SLOTS + (int)below(200), below(2) * 0.1);
     for (int i = 0; i < steps; i++) {
         int n;
@@ -452,10 +627,18 @@ static void run_random(uint64_t seed, int steps)
         step();
     }
     assert_int_equal(used_blocks(), 0);
-    print_message("    seed %llu: %d blocks, budget %d, %d steps, %lld tokens, %llu preemptions\n",
-                  (unsigned long long)seed, g.opt.n_blocks, g.opt.max_tokens, steps,
-                  (long long)computed, (unsigned long long)rt_sched_preemptions(g.s));
+    while (step() > 0 || g.n_back < g.n_made)
+        ;
+    assert_int_equal(used_blocks(), 0);
+    for (int i = 0; i < SLOTS; i++)
+        assert_false(g.slots[i].open);
+    print_message(
+        "    seed %llu: %d ahead, %d blocks, budget %d, %d steps, %lld tokens, %lld parts of steps "
+        "for nothing, %llu preemptions\n",
+        (unsigned long long)seed, g.ahead, g.opt.n_blocks, g.opt.max_tokens, steps,
+        (long long)computed, (long long)g.n_wasted, (unsigned long long)rt_sched_preemptions(g.s));
     stop();
+    g_ahead = 0;
 }
 
 /* TPSERVE_TEST_SEED repeats one run. */
@@ -499,6 +682,11 @@ int main(void)
         cmocka_unit_test(test_finish_in_any_state),
         cmocka_unit_test(test_paused_sequences_wait),
         cmocka_unit_test(test_full_plan_continues_in_the_next),
+        cmocka_unit_test(test_known_end_costs_nothing),
+        cmocka_unit_test(test_unforeseen_end_costs_one_row),
+        cmocka_unit_test(test_prefill_alone_ends_with_its_last_chunk),
+        cmocka_unit_test(test_slot_changes_hands_while_a_step_is_under_way),
+        cmocka_unit_test(test_preempted_with_its_last_token_under_way),
         cmocka_unit_test(test_random),
         cmocka_unit_test(test_create_fails_cleanly),
     };
