@@ -39,6 +39,7 @@ typedef struct launch_options {
     int64_t max_num_seqs, max_num_batched_tokens, block_size, kv_cache_memory_bytes;
     int64_t max_num_queued_reqs, max_num_queued_tokens;
     double gpu_memory_utilization, watermark;
+    bool async_scheduling;
     /* server */
     const char *host, *api_key_file;
     int64_t port;

@@ -86,6 +86,9 @@ const launch_row launch_rows[] = {
         "Most sequences in progress; 0 is 128."),
     INT(NULL, "max-num-batched-tokens", NULL, max_num_batched_tokens, "0", 0, 1e6,
         "Most tokens computed in one step; 0 is 2048."),
+    {NULL, "async-scheduling", NULL, LAUNCH_TYPE_BOOL, AT(async_scheduling), "true", 0, 0, NULL, 0,
+     "Plan the next step while one runs. --no-async-scheduling plans it afterwards; the text is the "
+     "same."},
     INT(NULL, "block-size", "page-size", block_size, "16", 16, 256,
         "Tokens per KV cache block, a multiple of 16."),
     BYTES(NULL, "kv-cache-memory-bytes", NULL, kv_cache_memory_bytes, "0", 4096 * TEBI,
@@ -143,7 +146,6 @@ const launch_row launch_rows[] = {
     IGNORED_FLAG("trust-remote-code"),
     IGNORED_FLAG("enable-chunked-prefill"),
     IGNORED_FLAG("enable-prefix-caching"),
-    IGNORED_FLAG("async-scheduling"),
     IGNORED_FLAG("enforce-eager"),
     IGNORED_FLAG("disable-log-stats"),
     IGNORED_FLAG("disable-custom-all-reduce"),

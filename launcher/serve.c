@@ -163,6 +163,7 @@ static rt_engine_options engine_options(const launch_options *opt, const char *m
                                .watermark = opt->watermark,
                                .max_num_queued_reqs = (int)opt->max_num_queued_reqs,
                                .max_num_queued_tokens = opt->max_num_queued_tokens,
+                               .sync_scheduling = !opt->async_scheduling,
                                .comm = opt->comm,
                                .step_timeout_ms = opt->step_timeout * 1000,
                                .dummy_weights = strcmp(opt->load_format, "dummy") == 0,
