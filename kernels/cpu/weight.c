@@ -225,6 +225,7 @@ tp_status kern_cpu_weight_put(kern_backend *be, kern_weight *w, const kern_weigh
         return TP_OK;
     n_threads = kern_cpu_team(be, rows->n_rows * k * (int64_t)kern_dtype_bytes(rows->src_dtype),
                               TEAM_WORK_MIN);
+    n_threads -= n_threads > 1; /* a core for the thread that reads the next block */
     if (w->desc.layout == KERN_LAYOUT_ROWS) {
 #pragma omp parallel for num_threads(n_threads) schedule(static)
         for (int64_t r = 0; r < rows->n_rows; r++)
