@@ -11,6 +11,9 @@ for program in "$build"/tests/bench/bench_* "$build"/tests/kernels/bench_*; do
     found=1
     echo
     echo "== $(basename "$program")"
-    "$program"
+    case $program in
+    */bench_load) "$program" "${BENCH_MODEL:-models/demo}" ;; # any checkpoint: the larger, the truer
+    *) "$program" ;;
+    esac
 done
 [ "$found" -eq 1 ] || echo "no benchmark programs in $build"

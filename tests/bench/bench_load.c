@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* bench_load.c - how fast weights come in, beside the limit of the machine in the same run.
  *
- *     bench_load MODEL_DIR [threads, default 2] [rounds, default 3]
+ *     bench_load MODEL_DIR [threads, default 2] [rounds, default 3] [cold]
  *
  * The limit: the same files read with pread() in blocks into memory that was never touched, by as many threads, and
  * nothing else.  Fresh memory is part of it, because weights need fresh memory too and the kernel clears every page
  * of it; on many machines that costs more than the copy.  Also shown: the same read into memory that is already
- * there.  One rank.
+ * there.  "cold" drops the files from the page cache before every read, so the disk is the limit.  One rank.
  */
 #include <fcntl.h>
 #include <pthread.h>
@@ -76,6 +76,14 @@ static double read_raw(const rt_st *st, char *to, int n_threads)
     return (double)(tp_now_ns() - start) / 1e9;
 }
 
+static void drop_from_cache(const rt_st *st)
+{
+    for (int f = 0; f < st->n_files; f++) {
+        (void)fdatasync(st->files[f].fd); /* dirty pages cannot be dropped */
+        (void)posix_fadvise(st->files[f].fd, 0, 0, POSIX_FADV_DONTNEED);
+    }
+}
+
 static void check(tp_status st)
 {
     if (st != TP_OK) {
@@ -116,12 +124,13 @@ int main(int argc, char **argv)
     int rounds = argc > 3 ? (int)strtol(argv[3], NULL, 10) : 3;
     comm_world world;
     comm_group *g;
+    bool cold = argc > 4 && strcmp(argv[4], "cold") == 0;
     int64_t bytes = 0;
     char *warm;
     rt_st st;
 
     if (argc < 2 || n_threads < 1 || n_threads > THREADS_MAX) {
-        (void)fprintf(stderr, "usage: bench_load MODEL_DIR [threads] [rounds]\n");
+        (void)fprintf(stderr, "usage: bench_load MODEL_DIR [threads] [rounds] [cold]\n");
         return 2;
     }
     check(comm_init(&world));
@@ -137,12 +146,19 @@ int main(int argc, char **argv)
         "%.2f GB, %d threads; GB/s:  read into touched memory, into fresh memory, load, load/fresh\n",
         (double)bytes / 1e9, n_threads);
     for (int i = 0; i < rounds; i++) {
-        double touched = (double)bytes / 1e9 / read_raw(&st, warm, n_threads), fresh, loaded;
+        double touched, fresh, loaded;
         char *memory = tp_aligned_alloc(64, (size_t)bytes);
 
         TP_ASSERT(memory != NULL);
+        if (cold)
+            drop_from_cache(&st);
+        touched = (double)bytes / 1e9 / read_raw(&st, warm, n_threads);
+        if (cold)
+            drop_from_cache(&st);
         fresh = (double)bytes / 1e9 / read_raw(&st, memory, n_threads);
         tp_free(memory);
+        if (cold)
+            drop_from_cache(&st);
         loaded = load(argv[1], n_threads, g);
         (void)printf("%6.2f %6.2f %6.2f %5.0f %%\n", touched, fresh, loaded, 100 * loaded / fresh);
     }
