@@ -6,7 +6,6 @@
 #ifndef KERN_CUDA_NUM_CUH
 #define KERN_CUDA_NUM_CUH
 
-#include "kernels/cuda/device.cuh"
 #include "kernels/cuda/launch.h"
 #include "kernels/cuda/ptx.cuh"
 
@@ -50,16 +49,6 @@ TP_DEV void tp_from_float(__nv_bfloat16 *to, float x)
 TP_DEV void tp_from_float(__half *to, float x)
 {
     *to = __float2half(x);
-}
-
-/* A product that is rounded before it is added to something: the bits of the scalar backend. */
-TP_DEV float tp_mul_rounded(float a, float b)
-{
-#ifdef __CUDACC__
-    return __fmul_rn(a, b);
-#else
-    return a * b;
-#endif
 }
 
 /* ---- vectors: up to 16 bytes that are moved at once ---- */
@@ -141,36 +130,17 @@ TP_DEV float tp_block_max(float v, float *part)
     return tp_warp_max(part[lane < (int)blockDim.x / 32 ? lane : 0]);
 }
 
-/* 64-bit numbers of other lanes, by halves. */
-TP_DEV uint64_t tp_shfl_u64(uint64_t v, int lane)
-{
-    uint32_t hi = __shfl_sync(TP_WARP_ALL, (uint32_t)(v >> 32), lane);
-    uint32_t lo = __shfl_sync(TP_WARP_ALL, (uint32_t)v, lane);
-
-    return (uint64_t)hi << 32 | lo;
-}
-
-TP_DEV double tp_shfl_f64(double v, int lane)
-{
-    uint64_t u;
-
-    memcpy(&u, &v, sizeof u);
-    u = tp_shfl_u64(u, lane);
-    memcpy(&v, &u, sizeof v);
-    return v;
-}
-
 TP_DEV double tp_warp_sum(double v)
 {
     for (int o = 16; o > 0; o >>= 1)
-        v += tp_shfl_f64(v, (int)(threadIdx.x % 32) ^ o);
+        v += __shfl_xor_sync(TP_WARP_ALL, v, o);
     return v;
 }
 
 TP_DEV uint64_t tp_warp_max(uint64_t v)
 {
     for (int o = 16; o > 0; o >>= 1) {
-        uint64_t other = tp_shfl_u64(v, (int)(threadIdx.x % 32) ^ o);
+        uint64_t other = __shfl_xor_sync(TP_WARP_ALL, v, o);
 
         v = other > v ? other : v;
     }
