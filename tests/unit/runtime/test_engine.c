@@ -1,12 +1,15 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* test_engine.c - a whole engine of one rank over a tiny checkpoint: what many requests get at once, under preemption
- * and cancellation, is what each gets alone; nothing is left behind. */
+ * and cancellation, is what each gets alone; nothing is left behind.  Every case runs with a scheduler thread that plans
+ * ahead, and without. */
 #include "tests/unit/runtime/runtime_testing.h"
 
+#include <math.h>
 #include <signal.h>
 #include <sys/wait.h>
 
 #include "base/clock.h"
+#include "base/fault.h"
 #include "base/hash.h"
 #include "base/log.h"
 
@@ -14,6 +17,7 @@
 #define MANY       8
 #define TOKENS_MAX 64
 #define SLEEP_US   200
+#define CROWD      20 /* choices of one request that fill its box */
 
 typedef struct fixture {
     char dir[32];
@@ -21,6 +25,7 @@ typedef struct fixture {
     rt_engine *engine;
     pthread_t thread;
     tp_status run_status;
+    bool sync; /* no scheduler thread */
 } fixture;
 
 static fixture g;
@@ -32,6 +37,8 @@ typedef struct answer {
     int32_t ids[4][TOKENS_MAX];
     char text[4][4096];
     rt_finish finish[4];
+    double logprobs[4]; /* sum of all that came, tops included */
+    int n_prompt;
     char error[32];
 } answer;
 
@@ -71,6 +78,7 @@ static void create_engine(int64_t kv_bytes, int queue)
                              .kv_cache_memory_bytes = kv_bytes,
                              .max_num_queued_reqs = queue,
                              .watermark = -1,
+                             .sync_scheduling = g.sync,
                              .dtype = "float32",
                              .comm = "self"};
 
@@ -160,6 +168,11 @@ static bool poll(answer *a)
         strncat(a->text[c], ev.text, ev.text_len);
         if (ev.kind == RT_EVENT_TOKEN)
             a->ids[c][a->n[c]++] = ev.token;
+        a->n_prompt += ev.kind == RT_EVENT_PROMPT;
+        if (ev.kind != RT_EVENT_FINISH && !isnan(ev.logprob))
+            a->logprobs[c] += (double)ev.logprob;
+        for (int k = 0; k < ev.n_top; k++)
+            a->logprobs[c] += (double)ev.top[k].logprob * (k + 1);
         if (ev.kind == RT_EVENT_FINISH)
             a->finish[c] = ev.finish;
         if (ev.error_code != NULL)
@@ -412,13 +425,239 @@ static void test_submit_without_memory(void **state)
     stop_engine();
 }
 
+/* ---- planning ahead ---- */
+
+/* A token that ends request i early: one that it says when nothing stops it. */
+static int32_t g_stop_ids[MANY];
+static char g_stop_text[MANY][8];
+
+static void find_stops(void)
+{
+    static answer a;
+
+    for (int i = 0; i < MANY; i++) {
+        assert_int_equal(submit(&a, i, 1), TP_OK);
+        finish(&a);
+        g_stop_ids[i] = a.ids[0][a.n[0] / 2];
+        (void)snprintf(g_stop_text[i], sizeof g_stop_text[i], "%.4s",
+                       a.text[0] + strlen(a.text[0]) / 2);
+    }
+}
+
+/* Request i with something of everything. */
+static tp_status submit_mixed(answer *a, int i)
+{
+    int32_t prompt[TOKENS_MAX];
+    rt_request_desc d = make_desc(i, prompt);
+    const char *stop[] = {g_stop_text[i]};
+
+    memset(a, 0, sizeof *a);
+    d.n = i % 3 == 2 ? 2 : 1;
+    if (i % 2 == 0)
+        d.sampling.n_logprobs = i;
+    if (i % 4 == 1)
+        d.sampling.n_prompt_logprobs = 3;
+    if (i % 3 == 0) {
+        d.stop_ids = &g_stop_ids[i];
+        d.n_stop_ids = 1;
+        d.sampling.min_tokens = i % 2 == 0 ? 0 : 25;
+    } else if (stop[0][0] != '\0') {
+        d.stop = stop;
+        d.n_stop = 1;
+    }
+    d.sampling.frequency_penalty = i >= 6 ? 0.5f : 0;
+    return rt_engine_submit(g.engine, &d, &a->r);
+}
+
+static void run_mixed(answer all[MANY], bool sync, int blocks)
+{
+    bool saved = g.sync;
+    rt_stats s;
+
+    g.sync = sync;
+    start_engine(bytes_of_blocks(blocks), 0);
+    for (int i = 0; i < MANY; i++)
+        assert_int_equal(submit_mixed(&all[i], i), TP_OK);
+    for (int i = 0; i < MANY; i++)
+        finish(&all[i]);
+    assert_idle();
+    rt_engine_stats(g.engine, &s);
+    print_message("    %s: %llu steps, %.0f tokens computed, %llu preemptions\n",
+                  sync ? "after the step" : "ahead", (unsigned long long)s.steps,
+                  s.iteration_tokens.sum, (unsigned long long)s.preemptions);
+    assert_true(blocks > 20 || s.preemptions > 0);
+    stop_engine();
+    g.sync = saved;
+}
+
+static void test_same_text_ahead_and_not(void **state)
+{
+    static answer ahead[MANY], after[MANY];
+    int stopped = 0;
+
+    (void)state;
+    start_engine(bytes_of_blocks(64), 0);
+    find_stops();
+    stop_engine();
+    for (int blocks = 9; blocks < 100; blocks += 55) {
+        run_mixed(ahead, false, blocks);
+        run_mixed(after, true, blocks);
+        for (int i = 0; i < MANY; i++) {
+            for (int c = 0; c < (i % 3 == 2 ? 2 : 1); c++) {
+                assert_same(&ahead[i], c, &after[i], c);
+                assert_true(ahead[i].logprobs[c] == after[i].logprobs[c]);
+                stopped += ahead[i].finish[c] == RT_FINISH_STOP;
+            }
+            assert_int_equal(ahead[i].n_prompt, after[i].n_prompt);
+        }
+    }
+    assert_true(stopped > 4);
+}
+
+/* Ends that are known cost no row; one that is not costs at most one. */
+static void test_rows_for_nothing(void **state)
+{
+    static answer a;
+    int32_t prompt[TOKENS_MAX], stop_id;
+    rt_request_desc d = make_desc(2, prompt);
+    rt_stats s;
+    double rows;
+
+    (void)state;
+    start_engine(bytes_of_blocks(64), 0);
+    assert_int_equal(submit(&a, 2, 1), TP_OK);
+    finish(&a);
+    assert_idle();
+    rt_engine_stats(g.engine, &s);
+    rows = s.iteration_tokens.sum;
+    assert_true(rows == d.n_prompt + d.sampling.max_tokens - 1);
+    stop_id = a.ids[0][10];
+    d.stop_ids = &stop_id;
+    d.n_stop_ids = 1;
+    memset(&a, 0, sizeof a);
+    assert_int_equal(rt_engine_submit(g.engine, &d, &a.r), TP_OK);
+    finish(&a);
+    assert_idle();
+    rt_engine_drain(g.engine, 0); /* the last step is back when the engine has ended */
+    assert_int_equal(pthread_join(g.thread, NULL), 0);
+    rt_engine_stats(g.engine, &s);
+    rows = s.iteration_tokens.sum - rows - d.n_prompt - a.n[0] + 1;
+    assert_true(rows == 0 || (rows == 1 && !g.sync));
+    rt_engine_destroy(g.engine);
+    g.be->ops->close(g.be);
+}
+
+/* A row from which no token can be drawn ends its own choice, not the engine, whose next step is already planned. */
+static void test_no_token_ends_one_choice(void **state)
+{
+    static answer good, alone, bad;
+    int32_t prompt[TOKENS_MAX], id = 7;
+    rt_request_desc d = make_desc(1, prompt);
+
+    (void)state;
+    start_engine(bytes_of_blocks(64), 0);
+    assert_int_equal(submit(&alone, 0, 1), TP_OK);
+    finish(&alone);
+    assert_int_equal(submit(&good, 0, 1), TP_OK);
+    d.allowed = d.stop_ids = &id; /* the only token is one that may not come yet */
+    d.n_allowed = d.n_stop_ids = 1;
+    d.sampling.min_tokens = 5;
+    for (int i = 0; i < 5; i++) {
+        memset(&bad, 0, sizeof bad);
+        assert_int_equal(rt_engine_submit(g.engine, &d, &bad.r), TP_OK);
+        finish(&bad);
+        assert_int_equal(bad.finish[0], RT_FINISH_ERROR);
+        assert_string_equal(bad.error, "internal_error");
+    }
+    finish(&good);
+    assert_same(&good, 0, &alone, 0);
+    assert_idle();
+    stop_engine();
+}
+
+static int count_tokens(rt_request *r, int n_finished[1])
+{
+    rt_event ev;
+    int n = 0;
+
+    while (rt_request_next(r, &ev)) {
+        n += ev.kind == RT_EVENT_TOKEN;
+        *n_finished += ev.kind == RT_EVENT_FINISH && ev.finish == RT_FINISH_LENGTH;
+    }
+    return n;
+}
+
+/* A box that nobody reads holds its request back, with what the steps under way bring still fitting in. */
+static void test_full_box_holds_back(void **state)
+{
+    int32_t prompt[TOKENS_MAX];
+    rt_request_desc d = make_desc(0, prompt);
+    int n = 0, n_finished = 0;
+    uint64_t steps = 0;
+    rt_request *r;
+    rt_stats s;
+
+    (void)state;
+    start_engine(bytes_of_blocks(64), 0);
+    d.n = CROWD;
+    d.sampling.max_tokens = 100;
+    d.sampling.n_logprobs = RT_LOGPROBS_MAX;
+    d.sampling.n_prompt_logprobs = RT_LOGPROBS_MAX;
+    assert_int_equal(rt_engine_submit(g.engine, &d, &r), TP_OK);
+    do {
+        steps = s.steps = 0;
+        rt_engine_stats(g.engine, &s);
+        steps = s.steps;
+        usleep(300000);
+        rt_engine_stats(g.engine, &s);
+    } while (s.steps != steps || s.steps == 0);
+    assert_true(s.running + s.waiting > 0); /* it stands, and is not done */
+    while (!rt_request_done(r)) {
+        n += count_tokens(r, &n_finished);
+        usleep(SLEEP_US);
+    }
+    assert_int_equal(n, CROWD * 100);
+    assert_int_equal(n_finished, CROWD);
+    rt_request_release(r);
+    assert_idle();
+    stop_engine();
+}
+
+/* The engine thread fails in the middle: whoever is open learns it, with steps planned that nobody will execute. */
+static void test_failure_of_a_step(void **state)
+{
+    static answer a[MANY], late;
+
+    (void)state;
+    for (int at = 1; at < 30; at += 7) {
+        create_engine(bytes_of_blocks(16), 0);
+        assert_true(tp_fault_arm("comm.ctl_send", at));
+        for (int i = 0; i < MANY; i++)
+            assert_int_equal(submit(&a[i], i, 2), TP_OK);
+        assert_int_equal(pthread_create(&g.thread, NULL, run_engine, NULL), 0);
+        for (int i = 0; i < MANY; i++)
+            while (!poll(&a[i]))
+                usleep(SLEEP_US);
+        assert_int_equal(pthread_join(g.thread, NULL), 0);
+        assert_int_equal(g.run_status, TP_ERR_COMM);
+        assert_int_equal(rt_engine_get_state(g.engine), RT_ENGINE_RANK_LOST);
+        assert_int_equal(a[0].finish[0], RT_FINISH_ERROR);
+        assert_string_equal(a[0].error, "rank_lost");
+        assert_int_equal(submit(&late, 0, 1), TP_ERR_COMM);
+        for (int i = 0; i < MANY; i++)
+            rt_request_release(a[i].r);
+        rt_engine_destroy(g.engine);
+        g.be->ops->close(g.be);
+    }
+}
+
 static void allocate(void *unused)
 {
     (void)unused;
     tp_free(tp_malloc(1));
 }
 
-/* The engine thread calls notify inside the step: an allocation there must end the process. */
+/* notify is called inside the step: an allocation there must end the process. */
 static void test_step_may_not_allocate(void **state)
 {
     pid_t child = fork();
@@ -455,7 +694,16 @@ int main(void)
         cmocka_unit_test(test_contract_is_checked),
         cmocka_unit_test(test_prefill_of_the_whole_context),
         cmocka_unit_test(test_submit_without_memory),
+        cmocka_unit_test(test_same_text_ahead_and_not),
+        cmocka_unit_test(test_rows_for_nothing),
+        cmocka_unit_test(test_no_token_ends_one_choice),
+        cmocka_unit_test(test_full_box_holds_back),
+        cmocka_unit_test(test_failure_of_a_step),
     };
+    int failed;
 
-    return cmocka_run_group_tests(tests, make_model, remove_model);
+    g.sync = false;
+    failed = cmocka_run_group_tests_name("planned ahead", tests, make_model, remove_model);
+    g.sync = true;
+    return failed + cmocka_run_group_tests_name("planned after", tests, make_model, remove_model);
 }
