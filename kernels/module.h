@@ -2,7 +2,9 @@
 /* module.h - backends that live in a shared library of their own, so that the binary starts where CUDA is not.
  *
  * libtpserve_cuda.so holds kernels/cuda, comm/nccl and comm/p2p; libtpserve_emu.so holds the same sources (without
- * NCCL) built for the emulated device.  Both export the two functions below.
+ * NCCL) built for the emulated device.  Both export the functions at the end.  What they use of base, kernels/ and comm/
+ * is the program's own copy (one log, one last error per process): programs that open modules are linked with
+ * tp_module_host() of cmake/modules.cmake.
  */
 #ifndef KERN_MODULE_H
 #define KERN_MODULE_H
@@ -12,7 +14,8 @@
 
 /* Opens libtpserve_<name>.so ("cuda", "emu") beside the binary or in ../lib/tpserve.  Once opened it stays until the
  * process ends; opening it again returns the same.  NOT_FOUND: says where was searched; DEVICE: it is there but the
- * libraries that it needs (driver, CUDA) could not be loaded, and why.  *comm is what comm_device_reducers() wants. */
+ * libraries that it needs (driver, CUDA) could not be loaded, and why.  Neither is logged: the caller may have another
+ * choice.  *comm is what comm_attach_device() wants. */
 TP_MUST_USE tp_status kern_module_open(const char *name, const kern_ops **ops, const void **comm);
 
 /* A device as `doctor` and the binding of ranks see it. */
@@ -24,6 +27,9 @@ typedef struct kern_device_info {
     uint64_t peers;                    /* bit i: the memory of device i can be reached directly */
     bool mig;
 } kern_device_info;
+
+/* A folder to look in first; tests are not beside the binary. */
+void kern_module_search(const char *dir);
 
 /* Devices that this process may use, without keeping them open.  *n may be 0.  DEVICE: no driver, with what was tried. */
 TP_MUST_USE tp_status kern_module_devices(const char *name, kern_device_info *out, int cap, int *n);

@@ -4,7 +4,7 @@
 set -eu
 
 # One word list per command; python3 is in "lint" because CMake looks for it when tests are built.
-build="make gcc libc6-dev cmake ninja-build pkg-config
+build="make gcc g++ libc6-dev cmake ninja-build pkg-config
     libopenmpi-dev openmpi-bin libmicrohttpd-dev libcjson-dev libpcre2-dev libutf8proc-dev
     libsodium-dev libhwloc-dev libyaml-dev libcurl4-openssl-dev"
 lint="$build python3 clang-format pmccabe binutils libcmocka-dev"
