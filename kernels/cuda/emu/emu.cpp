@@ -78,7 +78,7 @@ static EMU_RAW void barrier_check(emu_rt *rt)
                 i / EMU_WARP, f->warp->alive);
         if (!first)
             first = f;
-        if (f->line != first->line || strcmp(f->file, first->file) != 0)
+        if (f->line != first->line || (f->file != first->file && strcmp(f->file, first->file) != 0))
             emu_stuck("barrier in divergent code: threads wait at %s:%d and at %s:%d", first->file,
                       first->line, f->file, f->line);
     }

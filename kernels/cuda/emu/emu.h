@@ -84,19 +84,25 @@ struct emu_request {
     uint32_t mask;
     const char *file;
     int line;
-    int arg, width;        /* shuffles */
-    uint64_t value;        /* shuffles: in and out; ballots: in 0 or 1, out the lanes */
-    const uint32_t *a, *b; /* mma: registers of the lane; ldmatrix: a = its row */
-    float *d;
-    uint32_t *out;       /* ldmatrix */
-    const void *address; /* ldmatrix: where the row lies in shared memory */
+    int arg, width; /* shuffles */
+    union {
+        uint64_t value; /* shuffles: in and out; votes: in 0 or 1, out the lanes */
+        struct {
+            const uint32_t *a, *b;
+            float *d;
+        } mma;
+        struct {
+            const uint32_t *row;
+            const void *address; /* where that row lies in shared memory */
+            uint32_t *out;
+        } ldmatrix;
+    };
 };
 void emu_collective(emu_request *request);
 
 static inline void __syncwarp(uint32_t mask = 0xffffffffu, EMU_PLACE)
 {
-    emu_request r = {};
-    r.op = EMU_SYNCWARP, r.mask = mask, r.file = file, r.line = line;
+    emu_request r = {EMU_SYNCWARP, mask, file, line, 0, 0, {0}};
     emu_collective(&r);
 }
 
@@ -104,8 +110,7 @@ template <class T>
 static inline T emu_shuffle(emu_op op, uint32_t mask, T v, int arg, int width, EMU_PLACE)
 {
     static_assert(sizeof(T) <= 8, "a shuffle moves at most 8 bytes");
-    emu_request r = {};
-    r.op = op, r.mask = mask, r.file = file, r.line = line, r.arg = arg, r.width = width;
+    emu_request r = {op, mask, file, line, arg, width, {0}};
     memcpy(&r.value, &v, sizeof(T));
     emu_collective(&r);
     memcpy(&v, &r.value, sizeof(T));
@@ -134,8 +139,7 @@ static inline T __shfl_xor_sync(uint32_t mask, T v, int lane_mask, int width = 3
 
 static inline uint32_t __ballot_sync(uint32_t mask, int predicate, EMU_PLACE)
 {
-    emu_request r = {};
-    r.op = EMU_BALLOT, r.mask = mask, r.file = file, r.line = line, r.value = predicate != 0;
+    emu_request r = {EMU_BALLOT, mask, file, line, 0, 0, {predicate != 0}};
     emu_collective(&r);
     return (uint32_t)r.value;
 }

@@ -6,67 +6,139 @@
  */
 #include "kernels/cuda/emu/emu_runtime.h"
 
-enum { M = 16, N = 8, K = 16 };
+enum { M = 16, N = 8, K = 16, PAIRS = K / 2 };
 
-typedef float emu_row __attribute__((vector_size(4 * N)));
+/* Eight lanes of a vector of the host. */
+typedef uint32_t emu_words __attribute__((vector_size(32)));
+typedef float emu_floats __attribute__((vector_size(32)));
 
-template <bool BF16> static inline EMU_RAW float decode(uint32_t bits)
+#define EMU_INLINE static inline __attribute__((always_inline)) EMU_RAW
+
+/* FP32 of the numbers in the upper halves of eight words. */
+template <bool BF16> EMU_INLINE void decode_high(emu_floats *out, const emu_words *words)
 {
-    return BF16 ? emu_bf16_decode((uint16_t)bits) : emu_half_decode((uint16_t)bits);
+    emu_words w = *words & 0xffff0000u;
+    if (BF16) {
+        *out = (emu_floats)w;
+        return;
+    }
+    emu_words magnitude = (w & 0x7fff0000u) >> 3; /* as in emu_half_decode() */
+    emu_words u = (emu_words)((emu_floats)magnitude * 0x1p112f);
+    emu_words special = (emu_words)((w & 0x7c000000u) == 0x7c000000u);
+    *out = (emu_floats)(u | (special & 0x7f800000u) | (w & 0x80000000u));
 }
 
-template <bool BF16> static inline EMU_RAW void mma_serve(emu_request *const request[EMU_WARP])
+/* Words are pairs of numbers: a[m][k / 2], b[k / 2][n]. */
+struct mma_words {
+    emu_words a[M], b[PAIRS];
+    emu_floats d[M];
+};
+
+EMU_INLINE void mma_gather(mma_words *w, emu_request *const request[EMU_WARP])
 {
-    float a[M][K];
-    emu_row b[K], d[M];
     for (int lane = 0; lane < EMU_WARP; lane++) {
         const emu_request *r = request[lane];
         int g = lane / 4, t = lane % 4;
-        for (int i = 0; i < 4; i++) {
-            float *to = &a[g + 8 * (i & 1)][2 * t + 8 * (i >> 1)];
-            to[0] = decode<BF16>(r->a[i] & 0xffffu);
-            to[1] = decode<BF16>(r->a[i] >> 16);
-            d[g + 8 * (i >> 1)][2 * t + (i & 1)] = r->d[i];
-        }
-        for (int i = 0; i < 2; i++) {
-            b[2 * t + 8 * i][g] = decode<BF16>(r->b[i] & 0xffffu);
-            b[2 * t + 8 * i + 1][g] = decode<BF16>(r->b[i] >> 16);
-        }
+        w->a[g][t] = r->mma.a[0];
+        w->a[g + 8][t] = r->mma.a[1];
+        w->a[g][t + 4] = r->mma.a[2];
+        w->a[g + 8][t + 4] = r->mma.a[3];
+        w->b[t][g] = r->mma.b[0];
+        w->b[t + 4][g] = r->mma.b[1];
+        memcpy((float *)&w->d[g] + 2 * t, r->mma.d, 8);
+        memcpy((float *)&w->d[g + 8] + 2 * t, r->mma.d + 2, 8);
     }
-    for (int m = 0; m < M; m++) {
-        emu_row sum = d[m];
-        for (int k = 0; k < K; k++)
-            sum += a[m][k] * b[k];
-        d[m] = sum;
-    }
-    for (int lane = 0; lane < EMU_WARP; lane++)
-        for (int i = 0; i < 4; i++)
-            request[lane]->d[i] = d[lane / 4 + 8 * (i >> 1)][2 * (lane % 4) + (i & 1)];
 }
 
-EMU_RAW void emu_mma_serve(emu_request *const request[EMU_WARP], bool bf16)
+template <bool BF16> EMU_INLINE void mma_compute(mma_words *w)
+{
+    emu_floats a[M][2], b[PAIRS][2];
+    for (int i = 0; i < PAIRS; i++) {
+        emu_words low = w->b[i] << 16;
+        decode_high<BF16>(&b[i][0], &low);
+        decode_high<BF16>(&b[i][1], &w->b[i]);
+    }
+    for (int m = 0; m < M; m++) {
+        emu_words low = w->a[m] << 16;
+        decode_high<BF16>(&a[m][0], &low);
+        decode_high<BF16>(&a[m][1], &w->a[m]);
+        emu_floats sum = w->d[m];
+        for (int i = 0; i < PAIRS; i++) {
+            sum += a[m][0][i] * b[i][0];
+            sum += a[m][1][i] * b[i][1];
+        }
+        w->d[m] = sum;
+    }
+}
+
+EMU_INLINE void mma_scatter(const mma_words *w, emu_request *const request[EMU_WARP])
+{
+    for (int lane = 0; lane < EMU_WARP; lane++) {
+        int g = lane / 4, t = lane % 4;
+        memcpy(request[lane]->mma.d, (const float *)&w->d[g] + 2 * t, 8);
+        memcpy(request[lane]->mma.d + 2, (const float *)&w->d[g + 8] + 2 * t, 8);
+    }
+}
+
+template <bool BF16> EMU_INLINE void mma_serve(emu_request *const request[EMU_WARP])
+{
+    mma_words w;
+    mma_gather(&w, request);
+    mma_compute<BF16>(&w);
+    mma_scatter(&w, request);
+}
+
+#if defined(__x86_64__)
+__attribute__((target("avx2,fma"))) static EMU_RAW void mma_serve_avx2(
+    emu_request *const request[EMU_WARP], bool bf16)
 {
     if (bf16)
         mma_serve<true>(request);
     else
         mma_serve<false>(request);
 }
+static EMU_RAW bool have_avx2()
+{
+    return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+}
+#else
+static EMU_RAW void mma_serve_avx2(emu_request *const[EMU_WARP], bool) {}
+static EMU_RAW bool have_avx2()
+{
+    return false;
+}
+#endif
 
-/* Eight rows of 16 bytes are read at once unless two different ones lie in the same four banks. */
+EMU_RAW void emu_mma_serve(emu_request *const request[EMU_WARP], bool bf16)
+{
+    if (have_avx2())
+        mma_serve_avx2(request, bf16);
+    else if (bf16)
+        mma_serve<true>(request);
+    else
+        mma_serve<false>(request);
+}
+
+/* ---- ldmatrix ---- */
+
+/* Eight rows of 16 bytes are read at once unless different ones lie in the same four banks. */
 static EMU_RAW int wavefronts(emu_request *const request[8])
 {
-    int worst = 1;
+    uintptr_t row[8];
+    uint32_t seen = 0;
     for (int i = 0; i < 8; i++) {
-        uintptr_t row = (uintptr_t)request[i]->address;
-        int same = 0;
-        for (int j = 0; j < 8; j++) {
-            uintptr_t other = (uintptr_t)request[j]->address;
-            bool repeated = false;
-            for (int k = 0; k < j; k++)
-                repeated |= (uintptr_t)request[k]->address == other;
-            same += (other / 16 - row / 16) % 8 == 0 && !repeated;
-        }
-        worst = same > worst ? same : worst;
+        row[i] = (uintptr_t)request[i]->ldmatrix.address / 16;
+        seen |= 1u << (row[i] % 8);
+    }
+    if (seen == 0xff)
+        return 1;
+    int count[8] = {0}, worst = 1;
+    for (int i = 0; i < 8; i++) {
+        bool repeated = false;
+        for (int j = 0; j < i; j++)
+            repeated |= row[j] == row[i];
+        int n = count[row[i] % 8] += !repeated;
+        worst = n > worst ? n : worst;
     }
     return worst;
 }
@@ -75,15 +147,20 @@ EMU_RAW void emu_ldmatrix_serve(emu_rt *rt, emu_request *const request[EMU_WARP]
 {
     rt->counters.ldmatrix++;
     for (int tile = 0; tile < 4; tile++) {
-        rt->counters.ldmatrix_wavefronts += wavefronts(request + 8 * tile);
+        emu_request *const *source = request + 8 * tile;
+        rt->counters.ldmatrix_wavefronts += wavefronts(source);
+        if (!trans) {
+            for (int lane = 0; lane < EMU_WARP; lane++)
+                request[lane]->ldmatrix.out[tile] = source[lane / 4]->ldmatrix.row[lane % 4];
+            continue;
+        }
         uint16_t rows[8][8];
         for (int i = 0; i < 8; i++)
-            memcpy(rows[i], request[8 * tile + i]->a, 16);
+            memcpy(rows[i], source[i]->ldmatrix.row, 16);
         for (int lane = 0; lane < EMU_WARP; lane++) {
-            int i = lane / 4, j = 2 * (lane % 4);
-            uint32_t low = trans ? rows[j][i] : rows[i][j];
-            uint32_t high = trans ? rows[j + 1][i] : rows[i][j + 1];
-            request[lane]->out[tile] = low | high << 16;
+            uint32_t low = rows[2 * (lane % 4)][lane / 4],
+                     high = rows[2 * (lane % 4) + 1][lane / 4];
+            request[lane]->ldmatrix.out[tile] = low | high << 16;
         }
     }
 }

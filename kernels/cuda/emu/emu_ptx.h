@@ -35,9 +35,8 @@ struct EMU_VECTOR(16) emu_16_bytes {
 static inline void emu_mma(emu_op op, float d[4], const uint32_t a[4], const uint32_t b[2],
                            const char *file, int line)
 {
-    emu_request r = {};
-    r.op = op, r.mask = 0xffffffffu, r.file = file, r.line = line;
-    r.a = a, r.b = b, r.d = d;
+    emu_request r = {op, 0xffffffffu, file, line, 0, 0, {0}};
+    r.mma = {a, b, d};
     emu_collective(&r);
 }
 
@@ -56,9 +55,8 @@ static inline void emu_ldmatrix(emu_op op, uint32_t r[4], const void *row, const
 {
     emu_check_address(row, EMU_SHARED, "ldmatrix", file, line);
     const emu_16_bytes data = *(const emu_16_bytes *)row;
-    emu_request q = {};
-    q.op = op, q.mask = 0xffffffffu, q.file = file, q.line = line;
-    q.a = data.word, q.address = row, q.out = r;
+    emu_request q = {op, 0xffffffffu, file, line, 0, 0, {0}};
+    q.ldmatrix = {data.word, row, r};
     emu_collective(&q);
 }
 

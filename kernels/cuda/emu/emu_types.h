@@ -129,8 +129,6 @@ struct __nv_bfloat16 {
 struct __attribute__((aligned(4))) __nv_bfloat162 {
     __nv_bfloat16 x, y;
 };
-typedef __nv_bfloat16 nv_bfloat16;
-typedef __nv_bfloat162 nv_bfloat162;
 
 static inline __nv_bfloat16 __float2bfloat16(float f)
 {
@@ -197,8 +195,6 @@ struct __half {
 struct __attribute__((aligned(4))) __half2 {
     __half x, y;
 };
-typedef __half half;
-typedef __half2 half2;
 
 static inline __half __float2half(float f)
 {
