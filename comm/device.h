@@ -2,19 +2,31 @@
 /* device.h - sums over ranks whose data lie on a device.
  *
  * A group of ranks with devices is an ordinary group (control channel, all-gather, broadcast and barrier are the
- * host's) with a reducer attached, which answers comm_window() and comm_reduce() with device memory on a stream.
+ * host's) with reducers attached, which answer comm_window() and comm_reduce() with device memory on a stream:
+ * comm_reduce() enqueues and returns; the sum is there for whatever is issued after it.  Roots and out are device
+ * memory, 16-byte aligned; there is one root per rank, and n_seg is not looked at.
+ *
  * Reducers: "staged" (any group: copies to the host, sums there, copies back), "p2p" (peers' memory over CUDA IPC, own
- * kernels), "nccl".  Sums run in rank order, so they are the same bits at every run; there is one root per rank.
+ * kernels), "nccl".  A reducer has one or more ways to sum:
+ *   p2p-1 every rank sends all to all, one exchange; p2p-2 every rank finishes a slice, two exchanges;
+ *   nccl; nccl-symm (registered memory); staged.
+ * Which way a sum takes depends on its size only, so all ranks choose alike (comm_device_use_table()).
+ * staged and p2p add in rank order: the same bits on every rank, at every run and by either way.  NCCL has an order of
+ * its own; that all ranks get the same bits from it is checked at start.
+ *
+ * Failure: a sum that cannot be finished leaves nonsense behind and says so in comm_device_poll(), which the caller
+ * asks after it has waited for the device and before it believes what came out.
+ * Threads: the engine thread, but for comm_request_abort().
  */
 #ifndef COMM_DEVICE_H
 #define COMM_DEVICE_H
 
 #include "comm/comm.h"
 
-/* What staged and p2p need of the backend; all on one stream. */
+/* What reducers need of the backend; all on one stream. */
 typedef struct comm_device {
     void *backend; /* passed back */
-    void *dev;     /* kern_dev *, for reducers of the device's own module */
+    void *dev;     /* kern_dev *, for reducers of the device's own module; NULL: there are none */
     void *stream;
     tp_status (*alloc)(void *backend, size_t bytes, void **out);
     void (*free)(void *backend, void *p);
@@ -22,31 +34,67 @@ typedef struct comm_device {
     tp_status (*get)(void *backend, void *dst, const void *src, size_t bytes); /* waits */
 } comm_device;
 
+/* ---- using them ---- */
+
+/* Attaches reducers to a group: `want` is "auto", "nccl", "p2p", "mpi" or "shm" (the last two: staged, over a group of
+ * that kind); `module` is the list from kern_module_open() or NULL.  Every reducer sums random data first; one that
+ * gets it wrong is left out with a warning (auto) or fails the start (when it was asked for by name).  auto: p2p for
+ * small sums and nccl for large ones, else what works; staged always does.  Rank 0 logs which and why.  A group of one
+ * rank has nothing to sum.  Collective; the backend must live until comm_group_destroy(). */
+TP_MUST_USE tp_status comm_attach_device(comm_group *g, const comm_device *d, const char *want,
+                                         const void *module);
+
+/* The kind of group (comm_options.kind) that a value of --comm asks for when ranks have devices: "auto" where it names
+ * a reducer. */
+const char *comm_host_kind(const char *want);
+
+/* Chooses by measured sizes: a file that comm_bench_reduce() has written.  A file for another number of ranks or
+ * another device is not used, with a warning.  Format, one item a line, '#' to the end of a line is a comment:
+ *     tpserve-comm 1
+ *     ranks 4
+ *     device NVIDIA H100 80GB HBM3
+ *     upto 524288 p2p-1              sums of at most so many bytes (count * 4), ascending
+ *     upto max nccl
+ * Collective; rank 0 reads.  device NULL: do not compare.  NOT_FOUND, FORMAT. */
+TP_MUST_USE tp_status comm_device_use_table(comm_group *g, const char *path, const char *device);
+
+/* OK, or why a sum issued before could not be finished: TIMEOUT (names the rank that was waited for), COMM, DEVICE.
+ * The group is dead then.  Costs a load. */
+TP_MUST_USE tp_status comm_device_poll(comm_group *g);
+
+/* Every way that the choice may take can be recorded in a graph. */
+bool comm_device_captures(const comm_group *g);
+/* "p2p-1 to 1 MiB, nccl above"; "" without devices. */
+const char *comm_device_choice(const comm_group *g);
+
+/* ---- making one ---- */
+
 typedef struct comm_reducer comm_reducer;
 
 typedef struct comm_reducer_ops {
     const char *name;
-    /* Collective over g, which carries the bootstrap; window_bytes as in comm_options.  UNSUPPORTED (with a reason)
-     * where the ranks cannot reach each other this way: all ranks return the same. */
+    const char *const *ways; /* NULL at the end */
+    bool rank_order;         /* adds in the order of ranks: its bits are known */
+    bool captures;           /* may be recorded in a graph */
+    /* Collective over g, which carries the bootstrap; window_bytes: the largest sum.  UNSUPPORTED (TP_REJECT: the text
+     * says why) where the ranks cannot reach each other this way: all ranks return the same. */
     tp_status (*create)(comm_reducer **out, comm_group *g, const comm_device *d,
                         size_t window_bytes, int64_t timeout_ms);
-    void (*destroy)(comm_reducer *r);
-    float *(*window)(comm_reducer *r); /* device memory; alternates: ask before every reduce */
-    tp_status (*reduce)(comm_reducer *r, const float *in, float *out, int64_t count); /* enqueues */
-    tp_status (*poll)(
-        comm_reducer *r);           /* OK, or the error that some rank or the network ran into */
-    void (*abort)(comm_reducer *r); /* any thread: spinning kernels leave */
-    bool captures;                  /* may be recorded in a graph */
+    void (*destroy)(comm_reducer *r); /* collective while the group lives */
+    /* Largest sum in bytes by a way; 0: not to be had here. */
+    int64_t (*bytes_max)(const comm_reducer *r, int way);
+    /* Memory of window_bytes that this reducer likes best to read from; NULL or the function NULL: any will do. */
+    float *(*window)(comm_reducer *r);
+    tp_status (*reduce)(comm_reducer *r, int way, const float *in, float *out, int64_t count);
+    /* Waits for what was issued, at most timeout_ms, and stops it then; NULL where get() does that. */
+    tp_status (*wait)(comm_reducer *r, int64_t timeout_ms);
+    tp_status (*poll)(comm_reducer *r); /* TP_REJECT; see comm_device_poll() */
+    void (*abort)(comm_reducer *r);     /* any thread: spinning kernels leave */
 } comm_reducer_ops;
 
 struct comm_reducer {
     const comm_reducer_ops *ops;
+    int64_t timeout_ms; /* of sums issued from now on; 0 = none */
 };
-
-/* Attaches a reducer to a group: `want` is "auto", "nccl", "p2p", "mpi" (staged) or "shm" (staged); `module` is the
- * list from kern_module_open(), NULL-terminated.  auto: p2p for small sums and nccl for large ones where both pass the
- * self-test, else what works; says which and why.  Collective. */
-TP_MUST_USE tp_status comm_attach_device(comm_group *g, const comm_device *d, const char *want,
-                                         const void *module);
 
 #endif

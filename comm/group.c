@@ -14,6 +14,7 @@
 #include "base/fault.h"
 #include "base/log.h"
 #include "comm/boot.h"
+#include "comm/device/side.h"
 
 static atomic_bool g_abort_said; /* comm_abort() has spoken in this process */
 
@@ -112,8 +113,10 @@ tp_status comm_group_create_threads(comm_group **groups, int n, const comm_optio
 
 void comm_group_destroy(comm_group *g)
 {
-    if (g != NULL)
-        g->ops->destroy(g);
+    if (g == NULL)
+        return;
+    comm_device_detach(g);
+    g->ops->destroy(g);
 }
 
 int comm_rank(const comm_group *g)
@@ -133,13 +136,12 @@ const char *comm_kind(const comm_group *g)
 
 float *comm_window(comm_group *g)
 {
-    return g->ops->window(g);
+    return g->device != NULL ? comm_device_window(g) : g->ops->window(g);
 }
 
 /* ---- data path ---- */
 
-/* After a call: a failed wait is the end of the group, here and for the peers. */
-static tp_status end(comm_group *g, tp_status st)
+tp_status comm_group_end(comm_group *g, tp_status st)
 {
     if (TP_UNLIKELY(st != TP_OK)) {
         g->dead = true;
@@ -160,7 +162,7 @@ static tp_status begin(comm_group *g, const char *fault_point)
     }
     g->n_calls++;
     if (TP_UNLIKELY(tp_fault_hit(fault_point))) {
-        (void)end(g, TP_ERR_COMM);
+        (void)comm_group_end(g, TP_ERR_COMM);
         return TP_FAIL(TP_ERR_COMM, "injected failure at %s", fault_point);
     }
     return TP_OK;
@@ -179,10 +181,24 @@ static const comm_join *join_for(comm_group *g, int n_seg)
     return j;
 }
 
+/* Devices send one root each. */
+static tp_status reduce_on_device(comm_group *g, const comm_reduce_args *a)
+{
+    if (a->count < 0 || (uint64_t)a->count > g->window_bytes / sizeof(float))
+        return TP_FAIL(TP_ERR_INVALID, "reduce of %lld elements beyond the window of %zu bytes",
+                       (long long)a->count, g->window_bytes);
+    TP_TRY(begin(g, "comm.reduce"));
+    if (a->count == 0)
+        return TP_OK;
+    return comm_group_end(g, comm_device_reduce(g, a->roots, a->out, a->count));
+}
+
 tp_status comm_reduce(comm_group *g, const comm_reduce_args *a)
 {
     const comm_join *join;
 
+    if (g->device != NULL)
+        return reduce_on_device(g, a);
     if (a->n_seg < g->size || a->n_seg > TP_SEG_MAX || (a->n_seg & (a->n_seg - 1)) != 0)
         return TP_FAIL(TP_ERR_INVALID,
                        "reduce over %d segments by %d ranks; a power of two from the number of "
@@ -197,7 +213,7 @@ tp_status comm_reduce(comm_group *g, const comm_reduce_args *a)
     TP_TRY(begin(g, "comm.reduce"));
     if (a->count == 0)
         return TP_OK;
-    return end(g, g->ops->reduce(g, a, join));
+    return comm_group_end(g, g->ops->reduce(g, a, join));
 }
 
 tp_status comm_allgather(comm_group *g, const void *send, void *recv, size_t bytes)
@@ -205,7 +221,7 @@ tp_status comm_allgather(comm_group *g, const void *send, void *recv, size_t byt
     TP_TRY(begin(g, "comm.allgather"));
     if (bytes == 0)
         return TP_OK;
-    return end(g, g->ops->allgather(g, send, recv, bytes));
+    return comm_group_end(g, g->ops->allgather(g, send, recv, bytes));
 }
 
 tp_status comm_broadcast(comm_group *g, void *buf, size_t bytes, int root)
@@ -215,13 +231,13 @@ tp_status comm_broadcast(comm_group *g, void *buf, size_t bytes, int root)
     TP_TRY(begin(g, "comm.broadcast"));
     if (bytes == 0)
         return TP_OK;
-    return end(g, g->ops->broadcast(g, buf, bytes, root));
+    return comm_group_end(g, g->ops->broadcast(g, buf, bytes, root));
 }
 
 tp_status comm_barrier(comm_group *g)
 {
     TP_TRY(begin(g, "comm.barrier"));
-    return end(g, g->ops->barrier(g));
+    return comm_group_end(g, g->ops->barrier(g));
 }
 
 /* ---- control channel ---- */
@@ -234,7 +250,7 @@ tp_status comm_ctl_send(comm_group *g, const void *msg, size_t bytes)
         return TP_FAIL(TP_ERR_INVALID, "control message of %zu bytes; at most %zu", bytes,
                        g->plan_bytes_max);
     TP_TRY(begin(g, "comm.ctl_send"));
-    return end(g, g->ops->ctl_send(g, msg, bytes));
+    return comm_group_end(g, g->ops->ctl_send(g, msg, bytes));
 }
 
 tp_status comm_ctl_recv(comm_group *g, void *msg, size_t cap, size_t *bytes, int64_t timeout_ms)
@@ -247,13 +263,14 @@ tp_status comm_ctl_recv(comm_group *g, void *msg, size_t cap, size_t *bytes, int
     st = g->ops->ctl_recv(g, msg, cap, bytes, timeout_ms);
     if (st == TP_ERR_TIMEOUT || st == TP_ERR_LIMIT)
         return st; /* the channel is as it was */
-    return end(g, st);
+    return comm_group_end(g, st);
 }
 
 /* ---- the end ---- */
 
 void comm_request_abort(comm_group *g)
 {
+    comm_device_abort(g);
     g->ops->request_abort(g);
 }
 
@@ -269,7 +286,7 @@ TP_NORETURN void comm_abort(comm_group *g, int exit_code, const char *why)
     TP_ASSERT(exit_code > 0);
     if (g != NULL) {
         first = g->ops->first_to_say(g, &exit_code) && first;
-        g->ops->request_abort(g);
+        comm_request_abort(g);
     }
     if (first)
         tp_error("comm", "ending all ranks with code %d: %s", exit_code, why);

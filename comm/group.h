@@ -35,6 +35,8 @@ typedef struct comm_ops {
     bool (*first_to_say)(comm_group *g, int *exit_code);
 } comm_ops;
 
+struct comm_device_side; /* comm/device/side.h */
+
 struct comm_group {
     const comm_ops *ops;
     int rank, size;
@@ -44,6 +46,8 @@ struct comm_group {
     int64_t n_calls;   /* data-path calls so far: the sequence number in messages */
     bool dead;         /* a wait failed here; nothing may follow but comm_abort and destroy */
     comm_join join[7]; /* by log2(n_seg); n_seg == 0: not yet made */
+    struct comm_device_side
+        *device; /* owned; sums happen there: comm/device.h.  NULL: on the host */
 };
 
 /* Constructors of the kinds.  All are given checked options. */
@@ -55,6 +59,9 @@ tp_status comm_mpi_create(comm_group **out, const comm_world *world, const comm_
 /* Fills the fields that all kinds have. */
 void comm_group_init(comm_group *g, const comm_ops *ops, int rank, int size,
                      const comm_options *opt);
+
+/* After a call on the data path: a failed wait is the end of the group, here and for the peers. */
+tp_status comm_group_end(comm_group *g, tp_status st);
 
 /* Slice of [0, count) that `rank` finishes in a two-shot reduce: whole cache lines, as equal as possible. */
 void comm_slice(int64_t count, int size, int rank, int64_t *begin, int64_t *end);

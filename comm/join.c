@@ -141,6 +141,20 @@ void comm_join_init(comm_join *j, int n_seg, int n_ranks)
     j->pairs = j->n_leaf == 4 && j->step[0].b == 1 && j->step[1].a == 2 && j->step[1].b == 3;
 }
 
+void comm_join_init_ranks(comm_join *j, int n_ranks)
+{
+    TP_ASSERT(n_ranks >= 1 && n_ranks <= TP_SEG_MAX);
+    *j = (comm_join){.n_seg = n_ranks,
+                     .n_ranks = n_ranks,
+                     .n_leaf = n_ranks,
+                     .n_roots_max = 1,
+                     .wide = cpu_is_wide()};
+    for (int r = 0; r <= n_ranks; r++)
+        j->first_leaf[r] = r;
+    for (int s = 0; s < n_ranks - 1; s++)
+        j->step[s] = (comm_join_step){.a = (int8_t)(s == 0 ? 0 : -1), .b = (int8_t)(s + 1)};
+}
+
 /* ---- running it ---- */
 
 /* One block: at most BLOCK elements from `at` on.  A step may write the temp that it reads; its result goes to the

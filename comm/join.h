@@ -31,6 +31,8 @@ typedef struct comm_join {
 
 /* n_seg is a power of two, n_ranks <= n_seg <= TP_SEG_MAX. */
 void comm_join_init(comm_join *j, int n_seg, int n_ranks);
+/* One leaf per rank, summed in the order of ranks: ((L0 + L1) + L2) + ..., as devices do (comm/device.h). */
+void comm_join_init_ranks(comm_join *j, int n_ranks);
 
 /* out[i] = the tree over leaf[0][i], leaf[1][i], ... for i in [0, n).  out overlaps no leaf. */
 void comm_join_run(const comm_join *j, const float *const *leaf, int64_t n, float *out);
