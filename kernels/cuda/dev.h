@@ -44,11 +44,14 @@ TP_MUST_USE tp_status kern_dev_open(kern_dev **out, int ordinal);
 void kern_dev_close(kern_dev *d);
 const kern_dev_props *kern_dev_get_props(const kern_dev *d);
 TP_MUST_USE tp_status kern_dev_memory(kern_dev *d, int64_t *total, int64_t *available);
+/* Makes it the calling thread's device, which launches of kernels need; every function here does so by itself. */
+void kern_dev_enter(const kern_dev *d);
 
 /* ---- memory ---- */
 TP_MUST_USE tp_status kern_dev_alloc(kern_dev *d, size_t bytes,
                                      void **out); /* zeroed, 256-byte aligned */
 void kern_dev_free(kern_dev *d, void *p);
+/* Kernels may read and write it, too, at the same address. */
 TP_MUST_USE tp_status kern_dev_alloc_pinned(kern_dev *d, size_t bytes, void **out);
 void kern_dev_free_pinned(kern_dev *d, void *p);
 /* Asynchronous on a stream: host memory must be pinned and stay unchanged until the stream got there. */
@@ -87,7 +90,8 @@ typedef struct kern_dev_ipc {
     unsigned char bytes[KERN_DEV_IPC_BYTES];
 } kern_dev_ipc;
 
-/* Memory that may be exported; zeroed.  In the emulator it is shared memory. */
+/* Memory that may be exported; zeroed.  In the emulator it is shared memory.  A handle that this process made itself
+ * opens as the pointer it stands for: virtual ranks need no special case. */
 TP_MUST_USE tp_status kern_dev_alloc_shared(kern_dev *d, size_t bytes, void **out,
                                             kern_dev_ipc *handle);
 void kern_dev_free_shared(kern_dev *d, void *p);

@@ -113,6 +113,11 @@ const kern_dev_props *kern_dev_get_props(const kern_dev *d)
     return &d->props;
 }
 
+void kern_dev_enter(const kern_dev *d)
+{
+    (void)d;
+}
+
 tp_status kern_module_list(kern_device_info *out, int cap, int *n)
 {
     for (int i = 0; i < g_machine.n_devices && i < cap; i++) {
