@@ -35,6 +35,7 @@ const char *kern_dtype_name(kern_dtype t); /* "float32", "bfloat16", "float16" *
 typedef struct kern_ops kern_ops;
 typedef struct kern_weight kern_weight; /* a matrix [n, k] in the backend's own packing; opaque */
 typedef struct kern_kv kern_kv;         /* a paged key/value cache; opaque */
+typedef struct kern_graph kern_graph;   /* recorded operations; opaque */
 
 /* First member of every backend's own struct. */
 typedef struct kern_backend {
@@ -54,6 +55,8 @@ typedef struct kern_open_args {
     int n_threads;   /* >= 1; host threads */
     const char *isa; /* NULL: best of this machine (TPSERVE_CPU_ISA is resolved by the launcher) */
     int device;      /* ordinal among the visible devices; CPU backends ignore it */
+    const char *
+        cache_dir; /* where choices that took measuring are kept for the next start; NULL: nowhere */
 } kern_open_args;
 
 /* ---- weights ---- */
@@ -253,6 +256,17 @@ struct kern_ops {
     tp_status (*adjust)(kern_backend *be, const kern_adjust_args *a);
     tp_status (*topk)(kern_backend *be, const kern_topk_args *a);
     tp_status (*chunk_stats)(kern_backend *be, const kern_chunk_args *a);
+
+    /* Graphs; NULL where the backend has none (CPU).  What is issued between begin and end is recorded, not executed;
+     * launch issues it again, with the same args and pointers and whatever the memory holds then.  alloc, free, put
+     * and get while recording are errors and spoil the graph, which end then reports.  One graph at a time. */
+    tp_status (*graph_begin)(kern_backend *be);
+    tp_status (*graph_end)(kern_backend *be, kern_graph **out);
+    tp_status (*graph_launch)(kern_backend *be, kern_graph *g);
+    void (*graph_destroy)(kern_backend *be, kern_graph *g);
+    /* Chooses how products of this shape (m, w) are computed by timing a few ways; overwrites out.  Waits: for the start,
+     * not while recording.  NULL where there is no choice. */
+    tp_status (*gemm_tune)(kern_backend *be, const kern_gemm_args *a);
 };
 
 const kern_ops *kern_ref_ops(void);
