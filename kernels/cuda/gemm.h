@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* gemm.h - matrix products on the device: out[m, n] = in[m, k] * w[n, k]^T (+ bias[n]).
  *
- * Two implementations: gemm_cublaslt.c and emu/gemm_emu.c, which computes in float64-accumulated FP32 on the host and
- * refuses what cuBLASLt refuses on the architecture it plays.  Rows of every matrix are contiguous.
+ * Two implementations: gemm_cublaslt.c and emu/gemm_emu.c, which computes in FP32 on the host and refuses what
+ * cuBLASLt refuses on the architecture it plays.  Rows of every matrix are contiguous.
  *
  * The algorithm of a shape is chosen once: the first heuristics are timed and the winner kept in a cache file that is
  * keyed by device, driver and cuBLAS version (kern_dev_gemm_tune).  FP32 inputs are multiplied in FP32, never TF32.

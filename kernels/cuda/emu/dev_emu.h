@@ -27,7 +27,7 @@ typedef void (*emu_fn)(void *closure);
 typedef struct emu_stream emu_stream;
 
 /* Queue entries; recycled, since issuing work must not use the heap (tp_mem_forbid). */
-#define EMU_PAYLOAD_WORDS 6
+#define EMU_PAYLOAD_WORDS 8
 typedef struct emu_node {
     struct emu_node *next;
     emu_fn run, drop; /* drop may be NULL */
