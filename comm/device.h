@@ -85,6 +85,8 @@ typedef struct comm_reducer_ops {
     int64_t (*bytes_max)(const comm_reducer *r, int way);
     /* Memory of window_bytes that this reducer likes best to read from; NULL or the function NULL: any will do. */
     float *(*window)(comm_reducer *r);
+    /* A way failed the self-test: do not offer it any more.  NULL: the reducer fails as a whole. */
+    void (*drop)(comm_reducer *r, int way);
     tp_status (*reduce)(comm_reducer *r, int way, const float *in, float *out, int64_t count);
     /* Waits for what was issued, at most timeout_ms, and stops it then; NULL where get() does that. */
     tp_status (*wait)(comm_reducer *r, int64_t timeout_ms);

@@ -10,6 +10,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "base/log.h"
 #include "base/mem.h"
 #include "comm/p2p/p2p.h"
 
@@ -47,15 +48,16 @@ static void unmap_peers(p2p_reducer *p)
 static void p2p_destroy(comm_reducer *r)
 {
     p2p_reducer *p = (p2p_reducer *)r;
+    bool together;
 
     if (p == NULL)
         return;
-    (void)kern_dev_sync(p->dev, p->stream);
-    if (!comm_aborted(p->g))
-        (void)comm_barrier(p->g); /* what others push into our region has come */
+    /* The first barrier: what others push into our region has come. */
+    together = !comm_aborted(p->g) && kern_dev_sync(p->dev, p->stream) == TP_OK &&
+               comm_barrier(p->g) == TP_OK;
     unmap_peers(p);
-    if (!comm_aborted(p->g))
-        (void)comm_barrier(p->g);
+    if (together && comm_barrier(p->g) != TP_OK)
+        tp_debug("comm", "p2p: not all ranks came to the end");
     kern_dev_free_shared(p->dev, p->team.mine);
     kern_dev_free_pinned(p->dev, p->team.report);
     tp_free(p);
