@@ -63,6 +63,8 @@ void emu_memory_close(void);
 
 /* Puts work on a stream; NULL runs it at once. */
 tp_status emu_enqueue(kern_dev *d, kern_stream s, emu_fn run, const void *payload, size_t bytes);
+/* Runs all streams empty, as what waits for the whole device; a recording is spoilt by it. */
+void emu_run_all(kern_dev *d);
 void emu_streams_destroy(kern_dev *d);
 
 #endif

@@ -251,11 +251,13 @@ tp_status kern_dev_alloc(kern_dev *d, size_t bytes, void **out)
     return TP_OK;
 }
 
+/* As cudaFree() does, waits for everything that may still use it. */
 void kern_dev_free(kern_dev *d, void *p)
 {
-    (void)d;
-    if (p != NULL)
-        destroy_region(take_region(p));
+    if (p == NULL)
+        return;
+    emu_run_all(d);
+    destroy_region(take_region(p));
 }
 
 tp_status kern_dev_alloc_pinned(kern_dev *d, size_t bytes, void **out)
@@ -274,9 +276,7 @@ tp_status kern_dev_alloc_pinned(kern_dev *d, size_t bytes, void **out)
 
 void kern_dev_free_pinned(kern_dev *d, void *p)
 {
-    (void)d;
-    if (p != NULL)
-        destroy_region(take_region(p));
+    kern_dev_free(d, p);
 }
 
 /* ---- shared between processes ---- */

@@ -192,6 +192,14 @@ tp_status emu_not_recording(kern_dev *d, const char *what)
                    d->props.ordinal, what);
 }
 
+void emu_run_all(kern_dev *d)
+{
+    if (emu_not_recording(d, "the device was waited for") != TP_OK)
+        return;
+    for (emu_stream *s = d->streams; s != NULL; s = s->next)
+        run_stream(s, NULL, 0);
+}
+
 tp_status kern_dev_sync(kern_dev *d, kern_stream s)
 {
     TP_TRY(emu_usable(d));

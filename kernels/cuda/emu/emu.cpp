@@ -138,7 +138,7 @@ EMU_RAW void emu_spin_pause(const char *file, int line)
 {
     emu_rt *rt = emu_this;
     emu_fiber *f = rt->current;
-    f->file = file, f->line = line;
+    f->state = EMU_SPINNING, f->file = file, f->line = line;
     if (rt->n_ready > rt->n_spinning) { /* somebody has work */
         rt->idle_yields = 0;
     } else if (rt->idle_yields++ % (rt->n_ready + 1) == rt->n_ready) { /* a round of spinners */

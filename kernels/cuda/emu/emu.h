@@ -9,6 +9,7 @@
 
 #include <new>
 #include <tuple>
+#include <utility>
 
 #include "kernels/cuda/emu/emu_control.h"
 #include "kernels/cuda/emu/emu_math.h"
@@ -174,8 +175,11 @@ template <class... P> struct emu_closure {
 
     static void body(const emu_launch_info *info)
     {
-        const emu_closure *c = (const emu_closure *)info;
-        std::apply(c->kernel, c->args);
+        ((const emu_closure *)info)->call(std::index_sequence_for<P...>());
+    }
+    template <size_t... I> void call(std::index_sequence<I...>) const
+    {
+        kernel(std::get<I>(args)...);
     }
 };
 

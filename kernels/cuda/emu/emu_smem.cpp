@@ -9,7 +9,12 @@
 
 #include "kernels/cuda/emu/emu_runtime.h"
 
-enum { PAGE = 4096, ARENA = (EMU_STATIC_SMEM + EMU_SMEM_MAX) / PAGE * PAGE + PAGE };
+enum {
+    PAGE = 4096,
+    ARENA = (EMU_STATIC_SMEM + EMU_SMEM_MAX) / PAGE * PAGE + 2 * PAGE,
+    SLACK =
+        EMU_ASAN ? PAGE : 0, /* ASan says more about a poisoned byte than about a page that traps */
+};
 
 static EMU_RAW void hide(void *p, size_t bytes)
 {
@@ -47,7 +52,7 @@ EMU_RAW void emu_smem_begin_block(emu_rt *rt)
 {
     emu_smem_end_grid(rt);
     size_t bytes = rt->launch->smem;
-    rt->dynamic = rt->arena_end - (bytes + 127) / 128 * 128;
+    rt->dynamic = rt->arena_end - SLACK - (bytes + 127) / 128 * 128;
     show(rt->dynamic, bytes);
     memset(rt->dynamic, 0xff, bytes);
 }
