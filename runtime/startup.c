@@ -263,11 +263,15 @@ static tp_status plan_memory(const rt_settled *s, const rt_shard *shard, const k
     b->weights = plan.weights;
     b->workspace = plan.workspace + rt_sampler_bytes(&s->config, shard, be);
     b->tables = rt_worker_bytes(&wo);
+    b->kv_per_block = plan.kv_per_block > 0 ? plan.kv_per_block : 1;
+    if (be->device)
+        return TP_OK; /* windows of devices exist already and are not free any more */
+    b->workspace += rt_sampler_host_bytes(&s->config, shard, be);
+    b->tables += rt_worker_host_bytes(&wo);
     b->comm = (int64_t)rt_plan_bytes_max(s);
     if (n_ranks > 1)
         b->comm +=
             2 * (int64_t)rt_model_window_bytes(&s->config, n_ranks, s->max_num_batched_tokens);
-    b->kv_per_block = plan.kv_per_block > 0 ? plan.kv_per_block : 1;
     return TP_OK;
 }
 

@@ -12,33 +12,33 @@
  *
  * A block does not add its result to x itself: it leaves it in `sum`, and the RMSNorm that follows adds it on the way.
  */
-#include <string.h>
-
 #include "runtime/model/model_impl.h"
 
 /* x[tok] = E[ids[tok]].  A token's row lives on one rank; all others contribute zeros, and x + 0 is exact.  A rank with
- * several roots (base/segtree.h) puts its rows in the first: the ids of the rest are -1, which is nobody's. */
+ * several roots (base/segtree.h) puts its rows in the first; the ids of the rest are nobody's. */
 static tp_status embed(rt_model *m, const rt_batch *b)
 {
     const rt_work *w = &m->work;
-    size_t n = (size_t)b->n_tok;
+    int64_t n = (int64_t)b->n_tok * m->config.hidden;
     bool alone = m->shard.n_ranks == 1;
     float *rows = alone ? w->x : comm_window(m->group);
+    kern_embed_args a = {.out = rows,
+                         .table = m->embed,
+                         .ids = b->ids,
+                         .m = b->n_tok,
+                         .vocab_first = m->shard.vocab_first};
 
-    memcpy(w->ids, b->ids, n * sizeof *w->ids);
-    memset(w->ids + n, 0xff, n * (size_t)(m->n_roots - 1) * sizeof *w->ids);
-    TP_TRY(kern_embed(m->be, &(kern_embed_args){.out = rows,
-                                                .table = m->embed,
-                                                .ids = w->ids,
-                                                .m = b->n_tok * m->n_roots,
-                                                .vocab_first = m->shard.vocab_first}));
+    TP_TRY(kern_embed(m->be, &a));
     if (alone)
         return TP_OK;
-    return comm_reduce(m->group,
-                       &(comm_reduce_args){.n_seg = m->shard.n_seg,
-                                           .roots = rows,
-                                           .out = w->x,
-                                           .count = (int64_t)b->n_tok * m->config.hidden});
+    a.out = rows + n;
+    a.ids = w->nobody;
+    a.m = b->n_tok * (m->n_roots - 1);
+    if (a.m > 0)
+        TP_TRY(kern_embed(m->be, &a));
+    return comm_reduce(
+        m->group,
+        &(comm_reduce_args){.n_seg = m->shard.n_seg, .roots = rows, .out = w->x, .count = n});
 }
 
 /* act = RMSNorm(x), after x += add. */
@@ -111,16 +111,6 @@ static tp_status row_parallel(rt_model *m, const kern_weight *weight, const kern
     return add_bias(m, bias, n_tok);
 }
 
-/* Longest context of a batch. */
-static int longest(const rt_batch *b)
-{
-    int most = 0;
-
-    for (int i = 0; i < b->n_seqs; i++)
-        most = b->seqs[i].ctx > most ? b->seqs[i].ctx : most;
-    return most;
-}
-
 static tp_status attention(rt_model *m, kern_kv *kv, const rt_batch *b, int layer)
 {
     const rt_config *c = &m->config;
@@ -154,8 +144,9 @@ static tp_status attention(rt_model *m, kern_kv *kv, const rt_batch *b, int laye
                           .block_tables = b->block_tables,
                           .kv_of_q = w->kv_of_q,
                           .n_seqs = b->n_seqs,
-                          .max_rows = b->n_tok,
-                          .max_ctx = longest(b),
+                          .n_decode = b->n_decode,
+                          .max_rows = b->max_rows,
+                          .max_ctx = b->max_ctx,
                           .n_q = s->n_heads_local,
                           .head_dim = c->head_dim,
                           .scale = m->attn_scale,

@@ -36,6 +36,7 @@
 #define ROUND_PARAMS    (32 << 20) /* weights of the model per round, at least */
 #define SLICE_BYTES_MIN 512        /* shorter column slices are read with their whole rows */
 #define NOISE_LEN       (1u << 16)
+#define VECTOR_PIECE    4096 /* elements of a vector that are converted at a time */
 
 /* Rows of one parameter that travel together. */
 typedef struct block {
@@ -62,7 +63,8 @@ typedef struct loader {
     size_t n_blocks, cap_blocks;
     float *noise; /* owned; [NOISE_LEN]; dummy weights only */
     int64_t bytes_read;
-    const rt_param *warned; /* the parameter that the last warning was about */
+    const rt_param *warned;    /* the parameter that the last warning was about */
+    float piece[VECTOR_PIECE]; /* of a vector, on its way to the backend */
 
     /* The ring.  Blocks [taken, filled) are ready for packing; the reader stays at most RING ahead. */
     pthread_t reader;
@@ -279,7 +281,8 @@ static tp_status make_noise(loader *ld, slot *s)
 static bool has_not_finite(const slot *s)
 {
     static const uint64_t ones[] = {0x7f8000007f800000U, 0x7f807f807f807f80U, 0x7c007c007c007c00U};
-    static const uint64_t lowest[] = {0x0080000000800000U, 0x0080008000800080U, 0x0400040004000400U};
+    static const uint64_t lowest[] = {0x0080000000800000U, 0x0080008000800080U,
+                                      0x0400040004000400U};
     static const uint64_t sign[] = {0x8000000080000000U, 0x8000800080008000U, 0x8000800080008000U};
     size_t n = (size_t)s->b->n_rows * s->stride;
     uint64_t mask = ones[s->dtype], one = lowest[s->dtype], v, bad = 0;
@@ -348,18 +351,32 @@ static float bf16_value(uint16_t h)
     return v;
 }
 
-static void unpack_vector(float *out, const slot *s)
+/* Elements [from, from + n) of a vector's block. */
+static void unpack_vector(float *out, const slot *s, int64_t from, int64_t n)
 {
-    for (int64_t i = 0; i < s->b->n_rows; i++) {
+    for (int64_t i = 0; i < n; i++) {
         uint16_t half;
 
         if (s->dtype == KERN_DTYPE_F32) {
-            memcpy(&out[i], s->data + 4 * i, 4);
+            memcpy(&out[i], s->data + 4 * (from + i), 4);
             continue;
         }
-        memcpy(&half, s->data + 2 * i, 2);
+        memcpy(&half, s->data + 2 * (from + i), 2);
         out[i] = s->dtype == KERN_DTYPE_BF16 ? bf16_value(half) : f16_value(half);
     }
+}
+
+static tp_status put_vector(loader *ld, float *dst, const slot *s)
+{
+    kern_backend *be = ld->m->be;
+
+    for (int64_t at = 0; at < s->b->n_rows; at += VECTOR_PIECE) {
+        int64_t n = s->b->n_rows - at < VECTOR_PIECE ? s->b->n_rows - at : VECTOR_PIECE;
+
+        unpack_vector(ld->piece, s, at, n);
+        TP_TRY(be->ops->put(be, dst + at, ld->piece, (size_t)n * sizeof *ld->piece));
+    }
+    return TP_OK;
 }
 
 static tp_status pack(loader *ld, const slot *s)
@@ -371,10 +388,8 @@ static tp_status pack(loader *ld, const slot *s)
         tp_warn("model", "tensor %s holds NaN or infinity", p->name);
         ld->warned = p;
     }
-    if (p->vector != NULL) {
-        unpack_vector(p->vector + done, s);
-        return TP_OK;
-    }
+    if (p->vector != NULL)
+        return put_vector(ld, p->vector + done, s);
     return ld->m->be->ops->weight_put(ld->m->be, p->weight,
                                       &(kern_weight_rows){.row = p->dst_row + done,
                                                           .n_rows = s->b->n_rows,

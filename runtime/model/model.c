@@ -34,11 +34,12 @@ static int64_t wide_width(const rt_config *c, const rt_shard *s)
                  c->o_bias || c->mlp_bias ? c->hidden : 0);
 }
 
-static int count_roots(const rt_shard *s)
+/* Roots that this rank sends to a reduce; a backend that keeps no tree has one. */
+static int count_roots(const rt_shard *s, const kern_backend *be)
 {
     tp_seg_node roots[TP_SEG_ROOTS_MAX];
 
-    return tp_seg_roots(s->split_o.seg_first, s->split_o.n_seg, roots);
+    return be->tree ? tp_seg_roots(s->split_o.seg_first, s->split_o.n_seg, roots) : 1;
 }
 
 static void place_workspace(rt_work *w, const rt_config *c, const rt_shard *s,
@@ -54,7 +55,7 @@ static void place_workspace(rt_work *w, const rt_config *c, const rt_shard *s,
     w->act = rt_slab_take(slab, max64(m * act_width(c, s), rows * h), act);
     w->wide = rt_slab_take(slab, m * wide_width(c, s), sizeof(float));
     w->cos_sin = rt_slab_take(slab, m * n_freq * 2, sizeof(float));
-    w->ids = rt_slab_take(slab, m * count_roots(s), sizeof(int32_t));
+    w->nobody = rt_slab_take(slab, m * (count_roots(s, be) - 1), sizeof(int32_t));
     w->zeros = rt_slab_take(slab, most, sizeof(int32_t));
     w->kv_of_q = rt_slab_take(slab, s->n_heads_local, sizeof(int32_t));
     w->inv_freq = rt_slab_take(slab, n_freq, sizeof(float));
@@ -125,20 +126,41 @@ tp_status rt_agree(comm_group *g, tp_status mine, bool logged)
     return TP_OK;
 }
 
-static void fill_tables(rt_model *m)
+static tp_status put_frequencies(rt_model *m)
 {
-    const rt_config *c = &m->config;
-    int group = c->n_heads / c->n_kv_heads;
     double freq[256], amplitude; /* head_dim <= 512 */
+    float inv_freq[256];
 
     TP_ASSERT(m->n_freq <= (int)TP_ARRAY_LEN(freq));
-    rt_rope_freqs(c, freq, &amplitude);
+    rt_rope_freqs(&m->config, freq, &amplitude);
     for (int i = 0; i < m->n_freq; i++)
-        m->work.inv_freq[i] = (float)freq[i];
+        inv_freq[i] = (float)freq[i];
     m->rope_amplitude = (float)amplitude;
-    m->attn_scale = (float)(1 / sqrt((double)c->head_dim));
-    for (int h = 0; h < m->shard.n_heads_local; h++)
-        m->work.kv_of_q[h] = (m->shard.head_first + h) / group - m->shard.kv_first;
+    return m->be->ops->put(m->be, m->work.inv_freq, inv_freq, (size_t)m->n_freq * sizeof *inv_freq);
+}
+
+/* The tables that the workspace holds beside the buffers of a step; `zeros` came as zeros. */
+static tp_status fill_tables(rt_model *m)
+{
+    int group = m->config.n_heads / m->config.n_kv_heads, n_heads = m->shard.n_heads_local;
+    size_t nobody = (size_t)m->options.max_tokens_per_step * (size_t)(m->n_roots - 1);
+    size_t n = nobody > (size_t)n_heads ? nobody : (size_t)n_heads;
+    int32_t *words = tp_malloc((n + 1) * sizeof *words);
+    tp_status st;
+
+    if (words == NULL)
+        return TP_FAIL(TP_ERR_NOMEM, "no memory for the tables of the model");
+    m->attn_scale = (float)(1 / sqrt((double)m->config.head_dim));
+    for (int h = 0; h < n_heads; h++)
+        words[h] = (m->shard.head_first + h) / group - m->shard.kv_first;
+    st = m->be->ops->put(m->be, m->work.kv_of_q, words, (size_t)n_heads * sizeof *words);
+    memset(words, 0xff, nobody * sizeof *words);
+    if (st == TP_OK)
+        st = m->be->ops->put(m->be, m->work.nobody, words, nobody * sizeof *words);
+    if (st == TP_OK)
+        st = put_frequencies(m);
+    tp_free(words);
+    return st;
 }
 
 /* All memory of the model. */
@@ -151,8 +173,7 @@ static tp_status take_memory(rt_model *m)
     TP_TRY(m->be->ops->alloc(m->be, slab.used, &m->workspace));
     slab = (rt_slab){.base = m->workspace};
     place_workspace(&m->work, &m->config, &m->shard, m->be, &m->options, &slab);
-    fill_tables(m);
-    return TP_OK;
+    return fill_tables(m);
 }
 
 static tp_status load(rt_model *m, const char *dir)
@@ -187,7 +208,7 @@ tp_status rt_model_load(rt_model **out, const rt_config *c, const rt_shard *s, k
     m->be = be;
     m->group = g;
     m->act_dtype = kern_act_dtype(be, o->dtype);
-    m->n_roots = count_roots(s);
+    m->n_roots = count_roots(s, be);
     m->n_freq = rt_rope_dims(c) / 2;
     st = load(m, o->dir);
     if (st != TP_OK) {

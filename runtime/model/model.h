@@ -120,13 +120,14 @@ void rt_model_destroy(rt_model *m);
 /* Weights read by this rank, and the seconds it took. */
 void rt_model_load_stats(const rt_model *m, int64_t *bytes, double *seconds);
 
-/* One step's tokens, the same on every rank. */
+/* One step's tokens, the same on every rank.  The arrays are memory of the backend. */
 typedef struct rt_batch {
     int n_tok;
     const int32_t *ids;      /* [n_tok] */
     const int32_t *pos;      /* [n_tok] */
-    const int32_t *kv_index; /* [n_tok] block * block_tokens + offset */
+    const int32_t *kv_index; /* [n_tok] block * block_tokens + offset; -1: nowhere */
     int n_seqs;
+    int n_decode, max_rows, max_ctx; /* as in kern_attn_args */
     const kern_attn_seq *seqs;
     const int32_t *block_tables;
 } rt_batch;
@@ -134,7 +135,7 @@ typedef struct rt_batch {
 /* Runs all layers; keeps the final hidden states until the next call.  kv was made with the shard's shape. */
 TP_MUST_USE tp_status rt_model_forward(rt_model *m, kern_kv *kv, const rt_batch *b);
 /* Final norm and head for n (<= RT_LOGIT_ROWS_MAX) rows of the last forward: *logits is [n, ld] for the local
- * vocabulary rows, valid until the next call. */
+ * vocabulary rows, valid until the next call.  rows and logits are memory of the backend. */
 TP_MUST_USE tp_status rt_model_logits(rt_model *m, const int32_t *rows, int n, float **logits,
                                       int64_t *ld);
 

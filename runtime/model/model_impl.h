@@ -4,6 +4,7 @@
 #define RT_MODEL_IMPL_H
 
 #include "runtime/model/model.h"
+#include "runtime/slab.h"
 
 /* Weights of one layer, this rank's part.  Vectors are float; NULL = this architecture has none. */
 typedef struct rt_layer {
@@ -24,7 +25,7 @@ typedef struct rt_work {
     void *act;              /* [m, widest GEMM input] of the activation dtype */
     float *wide;            /* [m, widest column-parallel GEMM output] */
     float *cos_sin;         /* [m, n_freq, 2] */
-    int32_t *ids;           /* [n_roots, m] */
+    int32_t *nobody;        /* [n_roots - 1, m] of -1 */
     int32_t *zeros;         /* [max(m, RT_LOGIT_ROWS_MAX)] of 0 */
     int32_t *kv_of_q;       /* [n_heads_local] */
     float *inv_freq;        /* [n_freq] */
@@ -66,20 +67,6 @@ typedef struct rt_param {
     float *vector;             /* or this vector, from its start */
     int64_t dst_row;
 } rt_param;
-
-/* A bump allocator that first measures (base NULL) and then hands out: one list of buffers, so the plan is exact. */
-typedef struct rt_slab {
-    char *base;
-    size_t used;
-} rt_slab;
-
-static inline void *rt_slab_take(rt_slab *s, int64_t n, size_t size)
-{
-    void *p = s->base != NULL ? s->base + s->used : NULL;
-
-    s->used += ((size_t)n * size + 63) & ~(size_t)63;
-    return p;
-}
 
 /* weights.c */
 /* Bytes of all matrices in the backend's packing plus the float vectors. */

@@ -23,10 +23,9 @@
 
 typedef struct rt_sampler rt_sampler;
 
-/* One row of the last forward pass and what is wanted of it. */
+/* One row of the last forward pass and what is wanted of it.  The lists are memory of the backend. */
 typedef struct rt_sample_row {
     /* in */
-    int32_t row;                  /* of the forward pass */
     const rt_slot_params *params; /* ignored when target >= 0 */
     const int32_t *history; /* prompt, then output: n_history tokens, n_prompt of them prompt */
     int32_t n_prompt, n_history;
@@ -47,10 +46,12 @@ typedef struct rt_sample_row {
 TP_MUST_USE tp_status rt_sampler_create(rt_sampler **out, const rt_config *c, const rt_shard *s,
                                         kern_backend *be, comm_group *g);
 void rt_sampler_destroy(rt_sampler *s);
-/* Bytes that create takes on this rank. */
+/* What create takes on this rank: of the backend's memory, and of the host's beside it. */
 int64_t rt_sampler_bytes(const rt_config *c, const rt_shard *s, const kern_backend *be);
+int64_t rt_sampler_host_bytes(const rt_config *c, const rt_shard *s, const kern_backend *be);
 
-/* n <= RT_LOGIT_ROWS_MAX rows. */
-TP_MUST_USE tp_status rt_sampler_run(rt_sampler *s, rt_model *m, rt_sample_row *rows, int n);
+/* n <= RT_LOGIT_ROWS_MAX rows; index [n]: which rows of the forward pass they are, in memory of the backend. */
+TP_MUST_USE tp_status rt_sampler_run(rt_sampler *s, rt_model *m, const int32_t *index,
+                                     rt_sample_row *rows, int n);
 
 #endif

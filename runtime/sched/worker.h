@@ -2,7 +2,7 @@
 /* worker.h - executes step plans on one rank; the same code on all ranks, rank 0 included.
  *
  * A slot is a sequence as the ranks know it: its tokens (prompt and everything sampled since), its block table and how
- * it samples.  Slots open and close by plan only, so they are equal on every rank.
+ * it samples; they lie in the backend's memory.  Slots open and close by plan only, so they are equal on every rank.
  * Threads: engine thread.  No allocation after create.
  */
 #ifndef RT_WORKER_H
@@ -37,8 +37,9 @@ typedef struct rt_step_result {
     rt_logprob top[RT_LOGPROBS_MAX];
 } rt_step_result;
 
-/* Bytes that create takes. */
+/* What create takes: of the backend's memory, and of the host's beside it. */
 int64_t rt_worker_bytes(const rt_worker_options *o);
+int64_t rt_worker_host_bytes(const rt_worker_options *o);
 /* Not collective.  Borrows everything it is given. */
 TP_MUST_USE tp_status rt_worker_create(rt_worker **out, const rt_worker_options *o,
                                        const rt_config *c, const rt_shard *s, rt_model *m,

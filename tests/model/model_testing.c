@@ -11,6 +11,12 @@
 #define BLOCKS_PER_SEQ (TM_TOKENS / TM_BLOCK)
 #define N_BLOCKS       (TM_SEQS * BLOCKS_PER_SEQ)
 
+struct tm_stage {
+    int32_t ids[TM_TOKENS], pos[TM_TOKENS], index[TM_TOKENS], tables[N_BLOCKS];
+    int32_t rows[RT_LOGIT_ROWS_MAX];
+    kern_attn_seq seqs[TM_SEQS];
+};
+
 const char *const tm_isas[] = {"generic", "avx2", "avx512", "amx", NULL};
 
 const char *const tm_traits[] = {
@@ -87,6 +93,7 @@ static tp_status open_parts(tm_model *m, const tm_options *o)
                         .n_blocks = N_BLOCKS,
                         .dtype = o->dtype};
     TP_TRY(m->be->ops->kv_create(m->be, &kv, &m->kv));
+    TP_TRY(m->be->ops->alloc(m->be, sizeof *m->stage, (void **)&m->stage));
     m->vocab_most = most_vocab(&m->config, m->shard.n_ranks);
     m->gather =
         tp_calloc((size_t)(m->shard.n_ranks + 1) * RT_LOGIT_ROWS_MAX * (size_t)m->vocab_most,
@@ -112,6 +119,8 @@ void tm_close(tm_model *m)
 {
     if (m->kv != NULL)
         m->be->ops->kv_destroy(m->be, m->kv);
+    if (m->stage != NULL)
+        m->be->ops->free(m->be, m->stage);
     rt_model_destroy(m->model);
     if (m->be != NULL)
         m->be->ops->close(m->be);
@@ -125,6 +134,12 @@ static int32_t block_of(int seq, int i)
     return N_BLOCKS - 1 - (i * TM_SEQS + seq);
 }
 
+tp_status tm_head(tm_model *m, const int32_t *rows, int n, float **logits, int64_t *ld)
+{
+    TP_TRY(m->be->ops->put(m->be, m->stage->rows, rows, (size_t)n * sizeof *rows));
+    return rt_model_logits(m->model, m->stage->rows, n, logits, ld);
+}
+
 /* Logits of rows [row, row + n) of the last forward, put together from all ranks. */
 static tp_status gather_rows(tm_model *m, int row, int n, float *out)
 {
@@ -135,10 +150,10 @@ static tp_status gather_rows(tm_model *m, int row, int n, float *out)
 
     for (int i = 0; i < n; i++)
         rows[i] = row + i;
-    TP_TRY(rt_model_logits(m->model, rows, n, &logits, &ld));
+    TP_TRY(tm_head(m, rows, n, &logits, &ld));
     for (int i = 0; i < n; i++)
-        memcpy(mine + (size_t)i * most, logits + i * ld,
-               (size_t)m->shard.n_vocab_local * sizeof *mine);
+        TP_TRY(m->be->ops->get(m->be, mine + (size_t)i * most, logits + i * ld,
+                               (size_t)m->shard.n_vocab_local * sizeof *mine));
     TP_TRY(comm_allgather(m->group, mine, m->gather, part * sizeof *mine));
     for (int rank = 0; rank < m->shard.n_ranks; rank++) {
         rt_shard s;
@@ -155,9 +170,13 @@ static tp_status gather_rows(tm_model *m, int row, int n, float *out)
 
 tp_status tm_step(tm_model *m, const tm_part *parts, int n_parts)
 {
-    int32_t ids[TM_TOKENS], pos[TM_TOKENS], index[TM_TOKENS], tables[N_BLOCKS];
-    kern_attn_seq seqs[TM_SEQS];
-    rt_batch b = {.ids = ids, .pos = pos, .kv_index = index, .seqs = seqs, .block_tables = tables};
+    tm_stage s = {0};
+    rt_batch b = {.ids = m->stage->ids,
+                  .pos = m->stage->pos,
+                  .kv_index = m->stage->index,
+                  .seqs = m->stage->seqs,
+                  .block_tables = m->stage->tables,
+                  .n_seqs = n_parts};
     tp_status st;
 
     for (int p = 0; p < n_parts; p++) {
@@ -165,21 +184,29 @@ tp_status tm_step(tm_model *m, const tm_part *parts, int n_parts)
 
         TP_ASSERT(b.n_tok + part->n <= TM_TOKENS && part->pos + part->n <= TM_TOKENS &&
                   p < TM_SEQS);
-        seqs[p] = (kern_attn_seq){.row = b.n_tok,
-                                  .n_rows = part->n,
-                                  .ctx = part->pos + part->n,
-                                  .table = p * BLOCKS_PER_SEQ};
+        s.seqs[p] = (kern_attn_seq){.row = b.n_tok,
+                                    .n_rows = part->n,
+                                    .ctx = part->pos + part->n,
+                                    .table = p * BLOCKS_PER_SEQ};
         for (int i = 0; i < BLOCKS_PER_SEQ; i++)
-            tables[p * BLOCKS_PER_SEQ + i] = block_of(part->seq, i);
+            s.tables[p * BLOCKS_PER_SEQ + i] = block_of(part->seq, i);
         for (int i = 0; i < part->n; i++, b.n_tok++) {
             int at = part->pos + i;
 
-            ids[b.n_tok] = part->ids[i];
-            pos[b.n_tok] = at;
-            index[b.n_tok] = block_of(part->seq, at / TM_BLOCK) * TM_BLOCK + at % TM_BLOCK;
+            s.ids[b.n_tok] = part->ids[i];
+            s.pos[b.n_tok] = at;
+            s.index[b.n_tok] = block_of(part->seq, at / TM_BLOCK) * TM_BLOCK + at % TM_BLOCK;
         }
     }
-    b.n_seqs = n_parts;
+    while (b.n_decode < n_parts && parts[b.n_decode].n == 1)
+        b.n_decode++;
+    for (int p = 0; p < n_parts; p++) {
+        int ctx = s.seqs[p].ctx;
+
+        b.max_ctx = ctx > b.max_ctx ? ctx : b.max_ctx;
+        b.max_rows = p >= b.n_decode && parts[p].n > b.max_rows ? parts[p].n : b.max_rows;
+    }
+    TP_TRY(m->be->ops->put(m->be, m->stage, &s, sizeof s));
     tp_mem_forbid(true);
     st = rt_model_forward(m->model, m->kv, &b);
     tp_mem_forbid(false);
@@ -189,7 +216,7 @@ tp_status tm_step(tm_model *m, const tm_part *parts, int n_parts)
              done += RT_LOGIT_ROWS_MAX) {
             int n = parts[p].n - done < RT_LOGIT_ROWS_MAX ? parts[p].n - done : RT_LOGIT_ROWS_MAX;
 
-            TP_TRY(gather_rows(m, seqs[p].row + done, n,
+            TP_TRY(gather_rows(m, s.seqs[p].row + done, n,
                                parts[p].logits + (size_t)done * (size_t)m->config.vocab));
         }
     }

@@ -23,6 +23,8 @@ void tm_golden_free(tm_golden *g);
 extern const char *const tm_traits[];
 extern const int tm_n_traits;
 
+typedef struct tm_stage tm_stage;
+
 typedef struct tm_model {
     rt_config config;
     rt_shard shard;
@@ -30,7 +32,8 @@ typedef struct tm_model {
     comm_group *group;
     rt_model *model;
     kern_kv *kv;
-    float *gather; /* [n_ranks, RT_LOGIT_ROWS_MAX, most vocabulary rows of a rank] */
+    tm_stage *stage; /* memory of the backend: what a step reads */
+    float *gather;   /* [n_ranks, RT_LOGIT_ROWS_MAX, most vocabulary rows of a rank] */
     int vocab_most;
 } tm_model;
 
@@ -59,6 +62,8 @@ typedef struct tm_part {
 TP_MUST_USE tp_status tm_step(tm_model *m, const tm_part *parts, int n_parts);
 /* A whole sequence in steps of `chunk` tokens; logits [n, vocab]. */
 TP_MUST_USE tp_status tm_logits(tm_model *m, const int32_t *ids, int n, int chunk, float *logits);
+/* Logits of n rows of the last step, this rank's part: memory of the backend. */
+TP_MUST_USE tp_status tm_head(tm_model *m, const int32_t *rows, int n, float **logits, int64_t *ld);
 int32_t tm_argmax(const float *row, int n);
 
 /* Instruction sets of the CPU backend in ascending order; NULL-terminated. */
