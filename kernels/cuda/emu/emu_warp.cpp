@@ -12,7 +12,7 @@ static EMU_RAW const char *op_name(emu_op op)
         "__syncwarp", "__shfl_sync", "__shfl_up_sync", "__shfl_down_sync", "__shfl_xor_sync",
         "a vote",     "ldmatrix",    "ldmatrix.trans", "mma (bf16)",       "mma (f16)",
     };
-    return name[op];
+    return (size_t)op < sizeof(name) / sizeof(name[0]) ? name[op] : "?";
 }
 
 EMU_RAW const char *emu_request_name(const emu_request *r)
