@@ -11,7 +11,8 @@ from test_shutdown import Stream
 
 WORDS = "the river a house of light and water in every small city under snow one day she saw".split()
 REQUESTS = 16 if SANITIZED else 48
-SMALL = ("--max-num-seqs", "24", "--max-model-len", "256", "--kv-cache-memory-bytes", "1M" if SANITIZED else "2M")
+SMALL = ("--max-num-seqs", "24", "--max-model-len", "256", "--kv-cache-memory-bytes")
+CACHE = {1: "2M", 2: "1M"}  # by ranks: the same few blocks
 
 
 def mixed(count):
@@ -60,7 +61,7 @@ def answers(server, bodies):
 def test_same_answers_with_and_without(tmp_path, ranks):
     bodies, seen, preempted = mixed(REQUESTS), {}, {}
     for option in ("--async-scheduling", "--no-async-scheduling"):
-        s = Server(tmp_path / option, *SMALL, option, ranks=ranks)
+        s = Server(tmp_path / option, *SMALL, CACHE[ranks], option, ranks=ranks)
         try:
             seen[option] = answers(s, bodies)
             preempted[option] = s.metric("num_preemptions_total")
