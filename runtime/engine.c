@@ -122,18 +122,12 @@ static void init_shared(rt_engine *e)
 static tp_status create_in_order(rt_engine *e, const rt_engine_options *opt,
                                  const comm_world *world)
 {
-    comm_options co = {.kind = opt->comm};
     rt_budget budget;
     tp_status st;
 
-    TP_TRY(rt_settle(&e->settled, opt, world, e->be != NULL));
-    co.window_bytes =
-        rt_model_window_bytes(&e->settled.config, world->size, e->settled.max_num_batched_tokens);
-    co.plan_bytes_max = e->plan_bytes_max = rt_plan_bytes_max(&e->settled);
-    /* Loading takes as long as it takes, and the group cannot change its deadline later: steps wait without one, too.
-     * settled.step_timeout_ms is what they will use. */
-    co.timeout_ms = 0;
-    TP_TRY(comm_group_create(&e->group, world, &co));
+    TP_TRY(rt_settle(&e->settled, opt, world, e->be));
+    e->plan_bytes_max = rt_plan_bytes_max(&e->settled);
+    TP_TRY(rt_create_group(&e->group, &e->settled, opt, world, e->be));
     st = rt_shard_plan(&e->shard, &e->settled.config, world->size, world->rank, e->settled.dtype,
                        e->settled.dtype);
     TP_TRY(rt_settle_agree(e->group, st, "the shard plan"));

@@ -40,13 +40,15 @@ typedef struct rt_engine_options {
     int block_tokens;              /* 0 = 16 */
     int64_t kv_cache_memory_bytes; /* of this rank; 0 = default share of memory */
     double
-        memory_share; /* --gpu-memory-utilization: share of memory for the default; 0 = 0.5 on CPU */
+        memory_share; /* --gpu-memory-utilization: share of memory for the default; 0 = 0.5 on CPU, 0.9 on a device */
     double watermark;              /* share of blocks kept free at admission; < 0 = 0.01 */
     int max_num_queued_reqs;       /* 0 = default (4 * max_num_seqs, at least 256) */
     int64_t max_num_queued_tokens; /* 0 = no limit */
     bool sync_scheduling;          /* plan a step only when the one before is done */
-    const char *comm;              /* "auto", "self", "mpi", "shm" */
-    int64_t step_timeout_ms;       /* longest wait for another rank in a step; not yet used */
+    const char *comm;              /* "auto", "self", "mpi", "shm"; on devices also "nccl", "p2p" */
+    const void
+        *reducers; /* of the device's module (kern_module_open), or NULL: sums through the host */
+    int64_t step_timeout_ms; /* longest wait for another rank in a step; not yet used */
     bool dummy_weights;
     bool progress;
 } rt_engine_options;

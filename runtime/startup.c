@@ -3,7 +3,9 @@
  *
  * A small group (4 KiB window) carries the agreement, because the real one can only be sized once the model is known.
  * Memory of a rank = weights + workspace (activations, sampler) + tables (slots, histories) + comm window + KV blocks;
- * everything but the blocks is a closed formula, the blocks take --kv-cache-memory-bytes or a share of what is free.
+ * everything but the blocks is a closed formula, the blocks take --kv-cache-memory-bytes or a share of the memory: on
+ * CPU of what is free, on a device of all there is, less what is in use already (its context, the windows of sums).
+ * On a device only its own memory is planned.
  */
 #include "runtime/startup.h"
 
@@ -12,6 +14,7 @@
 #include <string.h>
 
 #include "base/log.h"
+#include "comm/device.h"
 #include "runtime/sample/sample.h"
 #include "runtime/sched/worker.h"
 
@@ -19,6 +22,7 @@
 #define DEFAULT_BATCHED_TOKENS 2048
 #define DEFAULT_BLOCK_TOKENS   16
 #define DEFAULT_MEMORY_SHARE   0.5
+#define DEFAULT_DEVICE_SHARE   0.9
 #define DEFAULT_WATERMARK      0.01
 #define DEFAULT_STEP_TIMEOUT   10000
 #define DEFAULT_KV_BYTES_MAX   (INT64_C(1) << 30) /* of a default cache on CPU */
@@ -67,8 +71,10 @@ static tp_status settle_length(rt_settled *s, const rt_engine_options *opt)
     return TP_OK;
 }
 
-static tp_status decide(rt_settled *s, const rt_engine_options *opt)
+static tp_status decide(rt_settled *s, const rt_engine_options *opt, const kern_backend *be)
 {
+    double share = be->device ? DEFAULT_DEVICE_SHARE : DEFAULT_MEMORY_SHARE;
+
     if (opt->model_dir == NULL)
         return TP_ERR_NOT_FOUND; /* the caller has said why */
     if (strlen(opt->model_dir) >= sizeof s->model_dir)
@@ -83,7 +89,7 @@ static tp_status decide(rt_settled *s, const rt_engine_options *opt)
         opt->max_num_batched_tokens > 0 ? opt->max_num_batched_tokens : DEFAULT_BATCHED_TOKENS;
     s->block_tokens = opt->block_tokens > 0 ? opt->block_tokens : DEFAULT_BLOCK_TOKENS;
     s->kv_bytes = opt->kv_cache_memory_bytes;
-    s->memory_share = opt->memory_share > 0 ? opt->memory_share : DEFAULT_MEMORY_SHARE;
+    s->memory_share = opt->memory_share > 0 ? opt->memory_share : share;
     s->watermark = opt->watermark >= 0 ? opt->watermark : DEFAULT_WATERMARK;
     s->step_timeout_ms = opt->step_timeout_ms > 0 ? opt->step_timeout_ms : DEFAULT_STEP_TIMEOUT;
     s->max_queued_reqs = opt->max_num_queued_reqs;
@@ -102,10 +108,16 @@ static tp_status decide(rt_settled *s, const rt_engine_options *opt)
     return TP_OK;
 }
 
-tp_status rt_settle(rt_settled *out, const rt_engine_options *opt, const comm_world *world,
-                    bool ready)
+/* The kind of group that --comm asks for. */
+static const char *group_kind(const rt_engine_options *opt, const kern_backend *be)
 {
-    comm_options small = {.kind = opt->comm,
+    return be != NULL && be->device ? comm_host_kind(opt->comm) : opt->comm;
+}
+
+tp_status rt_settle(rt_settled *out, const rt_engine_options *opt, const comm_world *world,
+                    const kern_backend *be)
+{
+    comm_options small = {.kind = group_kind(opt, be),
                           .window_bytes = SMALL_WINDOW,
                           .plan_bytes_max = SMALL_WINDOW,
                           .timeout_ms = 0};
@@ -114,9 +126,9 @@ tp_status rt_settle(rt_settled *out, const rt_engine_options *opt, const comm_wo
     tp_status st;
 
     TP_TRY(comm_group_create(&g, world, &small));
-    st = rt_settle_agree(g, ready ? TP_OK : TP_ERR_DEVICE, "opening the device");
+    st = rt_settle_agree(g, be != NULL ? TP_OK : TP_ERR_DEVICE, "opening the device");
     if (st == TP_OK) {
-        st = comm_rank(g) == 0 ? decide(&s, opt) : TP_OK;
+        st = comm_rank(g) == 0 ? decide(&s, opt, be) : TP_OK;
         st = rt_settle_agree(g, st, "reading the model's configuration");
     }
     if (st == TP_OK)
@@ -125,6 +137,58 @@ tp_status rt_settle(rt_settled *out, const rt_engine_options *opt, const comm_wo
     if (st == TP_OK)
         *out = s;
     return st;
+}
+
+/* ---- the group ---- */
+
+static tp_status device_alloc(void *be, size_t bytes, void **out)
+{
+    return ((kern_backend *)be)->ops->alloc(be, bytes, out);
+}
+
+static void device_free(void *be, void *p)
+{
+    ((kern_backend *)be)->ops->free(be, p);
+}
+
+static tp_status device_put(void *be, void *dst, const void *src, size_t bytes)
+{
+    return ((kern_backend *)be)->ops->put(be, dst, src, bytes);
+}
+
+static tp_status device_get(void *be, void *dst, const void *src, size_t bytes)
+{
+    return ((kern_backend *)be)->ops->get(be, dst, src, bytes);
+}
+
+tp_status rt_create_group(comm_group **out, const rt_settled *s, const rt_engine_options *opt,
+                          const comm_world *world, kern_backend *be)
+{
+    /* Loading takes as long as it takes, and the group cannot change its deadline later: steps wait without one, too.
+     * settled.step_timeout_ms is what they will use. */
+    comm_options co = {
+        .kind = group_kind(opt, be),
+        .window_bytes = rt_model_window_bytes(&s->config, world->size, s->max_num_batched_tokens),
+        .plan_bytes_max = rt_plan_bytes_max(s),
+        .timeout_ms = 0};
+    comm_device d = {.backend = be,
+                     .dev = be->dev,
+                     .stream = be->stream,
+                     .alloc = device_alloc,
+                     .free = device_free,
+                     .put = device_put,
+                     .get = device_get};
+    comm_group *g;
+    tp_status st;
+
+    TP_TRY(comm_group_create(&g, world, &co));
+    st = be->device ? comm_attach_device(g, &d, opt->comm, opt->reducers) : TP_OK;
+    if (st != TP_OK) {
+        comm_group_destroy(g);
+        return st;
+    }
+    *out = g;
+    return TP_OK;
 }
 
 /* ---- memory ---- */
@@ -184,19 +248,34 @@ static int64_t smaller(int64_t a, int64_t b)
     return a < b ? a : b;
 }
 
+/* Bytes that the default share leaves for blocks. */
+static tp_status default_bytes(const rt_settled *s, const rt_budget *b, int local_size,
+                               kern_backend *be, int64_t *out)
+{
+    int64_t planned = b->weights + b->workspace + b->tables + b->comm, total, available;
+
+    if (!be->device) {
+        int64_t share = (int64_t)((double)available_bytes() * s->memory_share) / local_size;
+
+        *out = smaller(share - planned, DEFAULT_KV_BYTES_MAX / local_size);
+        return TP_OK;
+    }
+    TP_TRY(be->ops->memory(be, &total, &available));
+    *out = (int64_t)((double)total * s->memory_share) - (total - available) - planned;
+    return TP_OK;
+}
+
 /* Blocks that this rank can hold: what was asked for, or what the default share leaves, up to what can be used. */
-static int64_t count_blocks(const rt_settled *s, const rt_budget *b, int local_size)
+static tp_status count_blocks(const rt_settled *s, rt_budget *b, int local_size, kern_backend *be)
 {
     int64_t per_seq = (s->max_model_len + s->block_tokens - 1) / s->block_tokens;
     int64_t useful = per_seq * s->max_num_seqs, bytes = s->kv_bytes;
 
-    if (bytes <= 0) {
-        int64_t rest = (int64_t)((double)available_bytes() * s->memory_share) / local_size -
-                       b->weights - b->workspace - b->tables - b->comm;
-
-        bytes = smaller(rest, DEFAULT_KV_BYTES_MAX / local_size);
-    }
-    return smaller(smaller(bytes / b->kv_per_block, useful), INT32_MAX / s->block_tokens - 1);
+    if (bytes <= 0)
+        TP_TRY(default_bytes(s, b, local_size, be, &bytes));
+    b->n_blocks =
+        smaller(smaller(bytes / b->kv_per_block, useful), INT32_MAX / s->block_tokens - 1);
+    return TP_OK;
 }
 
 static tp_status fit_length(rt_settled *s, const rt_budget *b)
@@ -276,12 +355,12 @@ static tp_status plan_memory(const rt_settled *s, const rt_shard *shard, const k
 }
 
 /* The number of blocks that every rank can hold, and what that means for each; all [ranks]. */
-static tp_status agree_blocks(rt_settled *s, rt_budget *mine, int local_size, comm_group *g,
-                              rt_budget *all)
+static tp_status agree_blocks(rt_settled *s, rt_budget *mine, int local_size, kern_backend *be,
+                              comm_group *g, rt_budget *all)
 {
     int64_t blocks = INT64_MAX;
 
-    mine->n_blocks = count_blocks(s, mine, local_size);
+    TP_TRY(rt_settle_agree(g, count_blocks(s, mine, local_size, be), "asking for memory"));
     TP_TRY(comm_allgather(g, mine, all, sizeof *mine));
     for (int r = 0; r < comm_size(g); r++)
         blocks = smaller(blocks, all[r].n_blocks);
@@ -292,8 +371,8 @@ static tp_status agree_blocks(rt_settled *s, rt_budget *mine, int local_size, co
     return TP_OK;
 }
 
-tp_status rt_settle_memory(rt_settled *s, const rt_shard *shard, const kern_backend *be,
-                           comm_group *g, int local_size, rt_budget *out)
+tp_status rt_settle_memory(rt_settled *s, const rt_shard *shard, kern_backend *be, comm_group *g,
+                           int local_size, rt_budget *out)
 {
     rt_budget b = {0}, all[TP_SEG_MAX];
     int64_t planned_len;
@@ -302,7 +381,7 @@ tp_status rt_settle_memory(rt_settled *s, const rt_shard *shard, const kern_back
     do {
         planned_len = s->max_model_len;
         TP_TRY(plan_memory(s, shard, be, g, &b));
-        TP_TRY(agree_blocks(s, &b, local_size, g, all));
+        TP_TRY(agree_blocks(s, &b, local_size, be, g, all));
         /* every rank comes to the same answer; rank 0 says it */
         TP_TRY(rt_settle_agree(g, comm_rank(g) == 0 ? fit_length(s, &b) : TP_OK,
                                "fitting the KV cache"));

@@ -24,10 +24,14 @@ typedef struct rt_settled {
     int32_t n_blocks; /* after rt_settle_memory */
 } rt_settled;
 
-/* Rank 0 reads the config and fills in defaults; all ranks receive the outcome, or all fail.  ready: this rank has
- * what it needs to go on; false = it has failed before, and said why. */
+/* Rank 0 reads the config and fills in defaults; all ranks receive the outcome, or all fail.  be NULL: this rank could
+ * not open one, and said why. */
 TP_MUST_USE tp_status rt_settle(rt_settled *out, const rt_engine_options *opt,
-                                const comm_world *world, bool ready);
+                                const comm_world *world, const kern_backend *be);
+/* The group of the steps; where the backend is a device, its sums run there. */
+TP_MUST_USE tp_status rt_create_group(comm_group **out, const rt_settled *s,
+                                      const rt_engine_options *opt, const comm_world *world,
+                                      kern_backend *be);
 
 typedef struct rt_budget {
     int64_t weights, workspace, tables, comm, kv; /* bytes */
@@ -36,7 +40,7 @@ typedef struct rt_budget {
 
 /* Plans this rank's memory, agrees on the number of blocks (the smallest of all ranks), fits max_model_len into it, and
  * prints the table on rank 0.  INVALID when it cannot fit. */
-TP_MUST_USE tp_status rt_settle_memory(rt_settled *s, const rt_shard *shard, const kern_backend *be,
+TP_MUST_USE tp_status rt_settle_memory(rt_settled *s, const rt_shard *shard, kern_backend *be,
                                        comm_group *g, int local_size, rt_budget *out);
 /* Bytes of the largest step plan. */
 size_t rt_plan_bytes_max(const rt_settled *s);

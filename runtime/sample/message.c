@@ -6,6 +6,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "comm/device.h"
+
 #define SECTION_ALIGN 64
 
 bool rt_row_is_adjusted(const rt_sample_row *r)
@@ -212,6 +214,7 @@ static tp_status adjust(rt_sampler *s, float *logits, int64_t ld, int n)
 static tp_status gather(rt_sampler *s, size_t bytes)
 {
     TP_TRY(s->be->ops->get(s->be, s->send, s->out, bytes));
+    TP_TRY(comm_device_poll(s->group)); /* are the sums behind these numbers true? */
     return comm_allgather(s->group, s->send, s->recv, bytes);
 }
 
