@@ -25,6 +25,10 @@
 #include "base/segtree.h"
 #include "base/status.h"
 
+#ifdef __cplusplus
+extern "C" {
+#endif
+
 #define KERN_ABI 2
 
 typedef enum kern_dtype { KERN_DTYPE_F32 = 0, KERN_DTYPE_BF16 = 1, KERN_DTYPE_F16 = 2 } kern_dtype;
@@ -45,6 +49,7 @@ typedef struct kern_backend {
     bool device;     /* memory of alloc() is not the host's */
     bool act_f16;    /* F16 weights are multiplied with F16 activations, not F32 ones */
     bool tree;       /* gemm sums follow kern_ksplit; else split is ignored and there is one root */
+    bool parallel_put; /* weight_put() of different rows may run on several threads at once */
     void *stream;    /* of a device: what comm needs to join it; NULL on CPU */
     void *dev;       /* kern_dev *, for reducers of the device's own module; NULL on CPU */
 } kern_backend;
@@ -276,5 +281,9 @@ const kern_ops *kern_cpu_ops(void);
 const kern_ops *kern_find_ops(const char *name);
 
 #include "kernels/kern_inline.h"
+
+#ifdef __cplusplus
+}
+#endif
 
 #endif
