@@ -52,6 +52,7 @@ static tp_status cpu_open(kern_backend **out, const kern_open_args *a)
     cpu->base.n_threads = a->n_threads;
     cpu->base.isa = kern_cpu_isa_name(isa);
     cpu->base.tree = true;
+    cpu->base.parallel_put = true;
     cpu->isa = isa;
     cpu->vec = vec_of(isa);
     *out = &cpu->base;

@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* weight.c - packing a matrix once, at load, into the panels of gemm_internal.h.
  *
- * A put is a transposition of 32-bit units: a float, or a pair of BF16.  The team works on blocks of one panel and
+ * A put is a transposition of 32-bit units: a float, or a pair of BF16.  It works on blocks of one panel and
  * BLOCK_K columns, small enough that source and destination stay in L1; a conversion goes through a buffer of that
  * size.  What no put has written is zero: the rounded-up part of n and k.
  *
- * Threads: put may be called by one thread at a time per weight.
+ * Threads: puts of different rows may run side by side, each on one thread: they write different bytes.
  */
 #include <string.h>
 
@@ -15,7 +15,6 @@
 #include "kernels/kern_check.h"
 
 #define BLOCK_K       128
-#define TEAM_WORK_MIN (128 * 1024) /* bytes */
 
 typedef uint32_t vec4 __attribute__((vector_size(16)));
 
@@ -218,16 +217,12 @@ tp_status kern_cpu_weight_put(kern_backend *be, kern_weight *w, const kern_weigh
 {
     int64_t k = w->desc.k, blocks = (k + BLOCK_K - 1) / BLOCK_K;
     int64_t p0, p1, n;
-    int n_threads;
 
+    (void)be;
     TP_TRY(kern_check_weight_rows(rows, &w->desc));
     if (rows->n_rows == 0 || k == 0)
         return TP_OK;
-    n_threads = kern_cpu_team(be, rows->n_rows * k * (int64_t)kern_dtype_bytes(rows->src_dtype),
-                              TEAM_WORK_MIN);
-    n_threads -= n_threads > 1; /* a core for the thread that reads the next block */
     if (w->desc.layout == KERN_LAYOUT_ROWS) {
-#pragma omp parallel for num_threads(n_threads) schedule(static)
         for (int64_t r = 0; r < rows->n_rows; r++)
             convert_row(w->data + (size_t)(rows->row + r) * w->panel_bytes, w->desc.dtype,
                         (const uint8_t *)rows->src + (size_t)r * rows->src_stride, rows->src_dtype,
@@ -237,7 +232,6 @@ tp_status kern_cpu_weight_put(kern_backend *be, kern_weight *w, const kern_weigh
     p0 = rows->row / GEMM_NR;
     p1 = (rows->row + rows->n_rows + GEMM_NR - 1) / GEMM_NR;
     n = (p1 - p0) * blocks;
-#pragma omp parallel for num_threads(n_threads) schedule(static)
     for (int64_t i = 0; i < n; i++) {
         int64_t k0 = i % blocks * BLOCK_K;
 

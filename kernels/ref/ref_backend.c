@@ -21,6 +21,7 @@ static tp_status ref_open(kern_backend **out, const kern_open_args *a)
     be->n_threads = 1;
     be->isa = "scalar";
     be->tree = true;
+    be->parallel_put = true;
     *out = be;
     return TP_OK;
 }

@@ -4,7 +4,8 @@
  * 1. Every parameter is found and its shape and type checked before a byte of data is read.
  * 2. The kept parts are cut into blocks of up to BLOCK_BYTES and sorted by file and offset, so that the disk sees
  *    large ascending reads.
- * 3. A reader thread fills a ring of buffers; the loading thread converts and packs them.  Reading and packing overlap.
+ * 3. A crew of threads takes the blocks in that order: each reads one into a buffer of its own, looks for NaN, and
+ *    packs it.  So reading, packing and the clearing of fresh pages run side by side on all cores.
  * 4. The work is done in rounds; after each the ranks exchange their status.  So a rank that fails is noticed early, and
  *    no rank waits longer for another than one round.  Small models have one.
  *
@@ -31,7 +32,7 @@
 
 #define BLOCK_BYTES     (4u << 20)
 #define BLOCK_ROWS      64 /* blocks hold a multiple of so many rows: packed tiles are not torn */
-#define RING            4  /* blocks in flight */
+#define CREW_MAX        16 /* threads; one more than the backend has, so that a disk is kept busy */
 #define ROUNDS_MAX      16
 #define ROUND_PARAMS    (32 << 20) /* weights of the model per round, at least */
 #define SLICE_BYTES_MIN 512        /* shorter column slices are read with their whole rows */
@@ -46,14 +47,22 @@ typedef struct block {
     uint64_t offset;            /* in the file: for sorting */
 } block;
 
-/* What the reader hands over: n_rows rows, `stride` bytes apart, the kept columns beginning at data + skip. */
+/* What one thread has in hand: n_rows rows, `stride` bytes apart, the kept columns beginning at data + skip. */
 typedef struct slot {
     const block *b;
     char *data; /* owned; BLOCK_BYTES */
     size_t stride, skip;
     kern_dtype dtype;
-    bool not_finite;
 } slot;
+
+struct loader;
+
+typedef struct worker {
+    struct loader *loader;
+    pthread_t thread;
+    slot slot;
+    float piece[VECTOR_PIECE]; /* of a vector, on its way to the backend */
+} worker;
 
 typedef struct loader {
     rt_model *m;
@@ -61,20 +70,19 @@ typedef struct loader {
     const char *prefix; /* of tensor names: "model." */
     block *blocks;      /* owned; in reading order */
     size_t n_blocks, cap_blocks;
-    float *noise; /* owned; [NOISE_LEN]; dummy weights only */
-    int64_t bytes_read;
-    const rt_param *warned;    /* the parameter that the last warning was about */
-    float piece[VECTOR_PIECE]; /* of a vector, on its way to the backend */
+    float *noise;    /* owned; [NOISE_LEN]; dummy weights only */
+    worker *workers; /* owned; [n_hired] */
+    int n_hired, n_started;
 
-    /* The ring.  Blocks [taken, filled) are ready for packing; the reader stays at most RING ahead. */
-    pthread_t reader;
-    pthread_mutex_t lock; /* protects the fields below */
+    pthread_mutex_t put_lock; /* held for a put, where the backend takes one at a time */
+    pthread_mutex_t lock;     /* protects the fields below */
     pthread_cond_t changed;
-    slot slots[RING];
-    size_t filled, taken;
+    size_t next, done; /* blocks that were given out, and that are packed */
+    int64_t bytes_read;
+    const rt_param *warned; /* the parameter that the last warning was about */
     bool stop;
-    tp_status reader_status;
-    char reader_error[512]; /* text of the reader's failure: last errors are per thread */
+    tp_status status; /* of the first worker that failed */
+    char error[512];  /* its text: last errors are per thread */
 } loader;
 
 static const char *const prefixes[] = {"model.", "language_model.model.", "model.language_model."};
@@ -220,9 +228,9 @@ static tp_status plan_blocks(loader *ld, const rt_param *params, int n)
     return TP_OK;
 }
 
-/* ---- the reader ---- */
+/* ---- reading ---- */
 
-static tp_status read_block(loader *ld, slot *s)
+static tp_status read_block(const loader *ld, slot *s)
 {
     const rt_param *p = s->b->param;
     const rt_st_tensor *t = s->b->tensor;
@@ -233,12 +241,10 @@ static tp_status read_block(loader *ld, slot *s)
     if (!reads_slices(p, element)) {
         s->stride = row;
         s->skip = (size_t)p->col_first * element;
-        ld->bytes_read += (int64_t)((size_t)s->b->n_rows * row);
         return rt_st_read(&ld->st, t->file, at, s->data, (size_t)s->b->n_rows * row);
     }
     s->stride = (size_t)p->n_cols * element;
     s->skip = 0;
-    ld->bytes_read += (int64_t)((size_t)s->b->n_rows * s->stride);
     for (int64_t i = 0; i < s->b->n_rows; i++)
         TP_TRY(rt_st_read(&ld->st, t->file,
                           at + (uint64_t)i * row + (uint64_t)p->col_first * element,
@@ -254,7 +260,7 @@ static uint32_t mix32(uint32_t h)
 }
 
 /* Norm weights 1, biases 0, matrices uniform with a variance of 1 / columns. */
-static tp_status make_noise(loader *ld, slot *s)
+static void make_noise(const loader *ld, slot *s)
 {
     const rt_param *p = s->b->param;
     float *out = (float *)(void *)s->data;
@@ -273,7 +279,6 @@ static tp_status make_noise(loader *ld, slot *s)
             out[i * n_cols + j] =
                 p->cols == 0 ? constant : scale * ld->noise[(at + (uint32_t)j) & (NOISE_LEN - 1)];
     }
-    return TP_OK;
 }
 
 /* An exponent of all ones is NaN or infinity in every format: adding its lowest bit carries into the sign's place, and
@@ -295,38 +300,6 @@ static bool has_not_finite(const slot *s)
     memcpy(&v, s->data + n / sizeof v * sizeof v, n % sizeof v);
     bad |= (v & mask) + one;
     return (bad & sign[s->dtype]) != 0;
-}
-
-static void *reader_main(void *arg)
-{
-    loader *ld = arg;
-    tp_status st = TP_OK;
-
-    for (size_t i = 0; i < ld->n_blocks && st == TP_OK; i++) {
-        slot *s = &ld->slots[i % RING];
-        bool stop;
-
-        pthread_mutex_lock(&ld->lock);
-        while (!ld->stop && i >= ld->taken + RING)
-            pthread_cond_wait(&ld->changed, &ld->lock);
-        stop = ld->stop;
-        pthread_mutex_unlock(&ld->lock);
-        if (stop)
-            break;
-        s->b = &ld->blocks[i];
-        st = s->b->tensor != NULL ? read_block(ld, s) : make_noise(ld, s);
-        s->not_finite = st == TP_OK && has_not_finite(s);
-        pthread_mutex_lock(&ld->lock);
-        if (st == TP_OK) {
-            ld->filled = i + 1;
-        } else {
-            ld->reader_status = st;
-            (void)snprintf(ld->reader_error, sizeof ld->reader_error, "%s", tp_last_error());
-        }
-        pthread_cond_broadcast(&ld->changed);
-        pthread_mutex_unlock(&ld->lock);
-    }
-    return NULL;
 }
 
 /* ---- packing ---- */
@@ -366,63 +339,153 @@ static void unpack_vector(float *out, const slot *s, int64_t from, int64_t n)
     }
 }
 
-static tp_status put_vector(loader *ld, float *dst, const slot *s)
+static tp_status put_vector(worker *w, float *dst)
 {
-    kern_backend *be = ld->m->be;
+    kern_backend *be = w->loader->m->be;
+    const slot *s = &w->slot;
 
     for (int64_t at = 0; at < s->b->n_rows; at += VECTOR_PIECE) {
         int64_t n = s->b->n_rows - at < VECTOR_PIECE ? s->b->n_rows - at : VECTOR_PIECE;
 
-        unpack_vector(ld->piece, s, at, n);
-        TP_TRY(be->ops->put(be, dst + at, ld->piece, (size_t)n * sizeof *ld->piece));
+        unpack_vector(w->piece, s, at, n);
+        TP_TRY(be->ops->put(be, dst + at, w->piece, (size_t)n * sizeof *w->piece));
     }
     return TP_OK;
 }
 
-static tp_status pack(loader *ld, const slot *s)
+static tp_status put(worker *w)
 {
+    const slot *s = &w->slot;
     const rt_param *p = s->b->param;
+    kern_backend *be = w->loader->m->be;
     int64_t done = s->b->row - p->row_first;
 
-    if (s->not_finite && ld->warned != p) {
-        tp_warn("model", "tensor %s holds NaN or infinity", p->name);
-        ld->warned = p;
-    }
     if (p->vector != NULL)
-        return put_vector(ld, p->vector + done, s);
-    return ld->m->be->ops->weight_put(ld->m->be, p->weight,
-                                      &(kern_weight_rows){.row = p->dst_row + done,
-                                                          .n_rows = s->b->n_rows,
-                                                          .src = s->data + s->skip,
-                                                          .src_stride = s->stride,
-                                                          .src_dtype = s->dtype});
+        return put_vector(w, p->vector + done);
+    return be->ops->weight_put(be, p->weight,
+                               &(kern_weight_rows){.row = p->dst_row + done,
+                                                   .n_rows = s->b->n_rows,
+                                                   .src = s->data + s->skip,
+                                                   .src_stride = s->stride,
+                                                   .src_dtype = s->dtype});
 }
 
-/* Packs blocks until `end` of them are done. */
-static tp_status pack_until(loader *ld, size_t end)
+/* ---- the crew ---- */
+
+static void warn_not_finite(loader *ld, const rt_param *p)
 {
-    while (ld->taken < end) {
-        tp_status st;
-        bool ready;
+    bool told;
+
+    pthread_mutex_lock(&ld->lock);
+    told = ld->warned == p;
+    ld->warned = p;
+    pthread_mutex_unlock(&ld->lock);
+    if (!told)
+        tp_warn("model", "tensor %s holds NaN or infinity", p->name);
+}
+
+static tp_status load_block(worker *w, const block *b)
+{
+    loader *ld = w->loader;
+    tp_status st;
+
+    w->slot.b = b;
+    if (b->tensor == NULL)
+        make_noise(ld, &w->slot);
+    else
+        TP_TRY(read_block(ld, &w->slot));
+    if (has_not_finite(&w->slot))
+        warn_not_finite(ld, b->param);
+    if (ld->m->be->parallel_put)
+        return put(w);
+    pthread_mutex_lock(&ld->put_lock);
+    st = put(w);
+    pthread_mutex_unlock(&ld->put_lock);
+    return st;
+}
+
+/* The next block of this worker; NULL when there is none or somebody failed. */
+static const block *take_block(loader *ld)
+{
+    const block *b = NULL;
+
+    pthread_mutex_lock(&ld->lock);
+    if (!ld->stop && ld->status == TP_OK && ld->next < ld->n_blocks)
+        b = &ld->blocks[ld->next++];
+    pthread_mutex_unlock(&ld->lock);
+    return b;
+}
+
+static void *worker_main(void *arg)
+{
+    worker *w = arg;
+    loader *ld = w->loader;
+
+    for (const block *b; (b = take_block(ld)) != NULL;) {
+        tp_status st = load_block(w, b);
 
         pthread_mutex_lock(&ld->lock);
-        while (ld->filled == ld->taken && ld->reader_status == TP_OK)
-            pthread_cond_wait(&ld->changed, &ld->lock);
-        ready = ld->filled > ld->taken;
-        pthread_mutex_unlock(&ld->lock);
-        if (!ready)
-            return TP_REJECT(ld->reader_status, "%s", ld->reader_error);
-        st = pack(ld, &ld->slots[ld->taken % RING]);
-        pthread_mutex_lock(&ld->lock);
-        ld->taken++;
+        if (st == TP_OK) {
+            ld->done++;
+            ld->bytes_read += b->tensor == NULL ? 0 : b->n_rows * (int64_t)w->slot.stride;
+        } else if (ld->status == TP_OK) {
+            ld->status = st;
+            (void)snprintf(ld->error, sizeof ld->error, "%s", tp_last_error());
+        }
         pthread_cond_broadcast(&ld->changed);
         pthread_mutex_unlock(&ld->lock);
-        TP_TRY(st);
     }
+    return NULL;
+}
+
+static tp_status start_crew(loader *ld)
+{
+    for (int i = 0; i < ld->n_hired; i++, ld->n_started++)
+        if (pthread_create(&ld->workers[i].thread, NULL, worker_main, &ld->workers[i]) != 0)
+            return TP_REJECT(TP_ERR_NOMEM, "cannot start a thread that reads weights");
     return TP_OK;
+}
+
+static void end_crew(loader *ld)
+{
+    pthread_mutex_lock(&ld->lock);
+    ld->stop = true;
+    pthread_mutex_unlock(&ld->lock);
+    for (int i = 0; i < ld->n_started; i++)
+        (void)pthread_join(ld->workers[i].thread, NULL);
+}
+
+/* Waits until `n` blocks are packed. */
+static tp_status wait_for_blocks(loader *ld, size_t n)
+{
+    tp_status st;
+
+    pthread_mutex_lock(&ld->lock);
+    while (ld->done < n && ld->status == TP_OK)
+        pthread_cond_wait(&ld->changed, &ld->lock);
+    st = ld->status;
+    pthread_mutex_unlock(&ld->lock);
+    return st == TP_OK ? TP_OK : TP_REJECT(st, "%s", ld->error);
 }
 
 /* ---- all together ---- */
+
+static tp_status hire_crew(loader *ld)
+{
+    int n = ld->m->be->n_threads + 1;
+
+    ld->n_hired = n < CREW_MAX ? n : CREW_MAX;
+    ld->workers = tp_calloc((size_t)ld->n_hired, sizeof *ld->workers);
+    if (ld->workers == NULL)
+        return TP_REJECT(TP_ERR_NOMEM, "no memory for threads that read weights");
+    for (int i = 0; i < ld->n_hired; i++) {
+        ld->workers[i].loader = ld;
+        ld->workers[i].slot.data = tp_aligned_alloc(64, BLOCK_BYTES);
+        if (ld->workers[i].slot.data == NULL)
+            return TP_REJECT(TP_ERR_NOMEM, "no memory for read buffers");
+    }
+    return TP_OK;
+}
 
 static tp_status prepare(loader *ld, const char *dir, const rt_param *params, int n)
 {
@@ -441,11 +504,7 @@ static tp_status prepare(loader *ld, const char *dir, const rt_param *params, in
         TP_TRY(find_prefix(ld));
     }
     TP_TRY(plan_blocks(ld, params, n));
-    for (int i = 0; i < RING; i++) {
-        ld->slots[i].data = tp_aligned_alloc(64, BLOCK_BYTES);
-        if (ld->slots[i].data == NULL)
-            return TP_REJECT(TP_ERR_NOMEM, "no memory for read buffers");
-    }
+    TP_TRY(hire_crew(ld));
     for (int i = 0; i < ld->st.n_files; i++)
         (void)posix_fadvise(ld->st.files[i].fd, 0, 0, POSIX_FADV_SEQUENTIAL);
     return TP_OK;
@@ -460,7 +519,7 @@ static tp_status run_rounds(loader *ld)
 
     rt_progress_init(&bar, ld->m->options.progress, "loading weights");
     for (size_t round = 1; round <= rounds && st == TP_OK; round++) {
-        st = pack_until(ld, ld->n_blocks * round / rounds);
+        st = wait_for_blocks(ld, ld->n_blocks * round / rounds);
         st = rt_agree(ld->m->group, st, false);
         rt_progress_show(&bar, (double)round / (double)rounds);
     }
@@ -472,26 +531,21 @@ static tp_status read_all(loader *ld)
 {
     tp_status st;
 
+    (void)pthread_mutex_init(&ld->put_lock, NULL);
     (void)pthread_mutex_init(&ld->lock, NULL);
     (void)pthread_cond_init(&ld->changed, NULL);
-    st = pthread_create(&ld->reader, NULL, reader_main, ld) == 0
-             ? TP_OK
-             : TP_REJECT(TP_ERR_NOMEM, "cannot start the reader thread");
-    if (st != TP_OK)
-        return rt_agree(ld->m->group, st, false);
-    st = run_rounds(ld);
-    pthread_mutex_lock(&ld->lock);
-    ld->stop = true;
-    pthread_cond_broadcast(&ld->changed);
-    pthread_mutex_unlock(&ld->lock);
-    (void)pthread_join(ld->reader, NULL);
+    st = rt_agree(ld->m->group, start_crew(ld), false);
+    if (st == TP_OK)
+        st = run_rounds(ld);
+    end_crew(ld);
     return st;
 }
 
 static void release(loader *ld)
 {
-    for (int i = 0; i < RING; i++)
-        tp_free(ld->slots[i].data);
+    for (int i = 0; ld->workers != NULL && i < ld->n_hired; i++)
+        tp_free(ld->workers[i].slot.data);
+    tp_free(ld->workers);
     tp_free(ld->blocks);
     tp_free(ld->noise);
     rt_st_close(&ld->st);
