@@ -21,7 +21,7 @@ template <typename T, int NV> TP_KERNEL(NORM_THREADS) rmsnorm_vec(kern_rmsnorm_a
 {
     TP_SHARED(float, part, 32);
     int64_t row = (int64_t)blockIdx.x * a.dim;
-    float x[NV][4], sum = 0.0f, scale;
+    float x[NV][4] = {}, sum = 0.0f, scale; /* zeros behind the end of the row */
 
     tp_grid_wait();
     tp_grid_trigger();
@@ -51,9 +51,8 @@ template <typename T, int NV> TP_KERNEL(NORM_THREADS) rmsnorm_vec(kern_rmsnorm_a
         }
     }
     for (int i = 0; i < NV; i++)
-        if (4 * (int)(threadIdx.x + i * blockDim.x) < a.dim)
-            for (int j = 0; j < 4; j++)
-                sum += x[i][j] * x[i][j];
+        for (int j = 0; j < 4; j++)
+            sum += x[i][j] * x[i][j];
     scale = norm_scale(tp_block_sum(sum, part), a.dim, a.eps);
     for (int i = 0; i < NV; i++) {
         int at = 4 * (int)(threadIdx.x + i * blockDim.x);

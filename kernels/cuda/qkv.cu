@@ -89,7 +89,7 @@ TP_DEV void turn_pair(float lo[2], float hi[2], const float *cos_sin)
 template <typename T, int NP> TP_KERNEL(32 * QKV_WARPS) qkv_pairs(kern_qkv_args a, qkv_cache kv)
 {
     int half = a.head_dim / 2, lane = (int)threadIdx.x % 32;
-    float lo[NP][2], hi[NP][2], sum = 0.0f;
+    float lo[NP][2] = {}, hi[NP][2] = {}, sum = 0.0f;
     qkv_head h;
 
     tp_grid_wait();
