@@ -42,8 +42,9 @@ tp_status kern_cuda_scatter(const kern_scatter_args *a, kern_stream s);
 tp_status kern_cuda_convert(void *dst, kern_dtype dst_dtype, int64_t dst_ld, const void *src,
                             kern_dtype src_dtype, int64_t n_rows, int64_t k, kern_stream s);
 
-/* Attention.  n_sm sizes the split of long contexts. */
-size_t kern_cuda_attn_scratch_bytes(int n_q, int head_dim, int ctx_max, int seqs_max, int n_sm);
+/* Attention.  n_sm sizes the split of long contexts; it is the same in both calls.  Scratch is zeroed once, by who
+ * allocates it, and belongs to attention. */
+size_t kern_cuda_attn_scratch_bytes(int n_q, int head_dim, int64_t ctx_max, int seqs_max, int n_sm);
 bool kern_cuda_attn_supports(int head_dim, kern_dtype kv);
 tp_status kern_cuda_attn(const kern_attn_args *a, int n_sm, kern_stream s);
 
