@@ -12,7 +12,7 @@ CONFIGURE   = cmake -G Ninja -S . -DCMAKE_INSTALL_PREFIX=$(PREFIX) $(CMAKE_ARGS)
 SANITIZED   = -DCMAKE_BUILD_TYPE=Debug -DTPSERVE_SANITIZE
 LOG         = --log-level=WARNING
 
-.PHONY: all build demo stop test lint bench install asan tsan clean help tests-build
+.PHONY: all build demo stop test lint bench install asan tsan clean help tests-build test-gpu bench-gpu gpu-build
 
 all: build
 
@@ -47,6 +47,18 @@ lint: tests-build
 ## bench     kernels and, when the demo model is there, the server
 bench: tests-build
 	@sh scripts/bench.sh $(BUILD)
+
+## test-gpu  what needs a real GPU: the hardware's answers to single instructions, kernels, sanitizer
+test-gpu: gpu-build
+	@BUILD=$(BUILD) sh tests/gpu/run.sh --test-only
+
+## bench-gpu single operations at the shapes of 70B shards, beside the limits of the GPU (docs/gpu-results.md)
+bench-gpu: gpu-build
+	@BUILD=$(BUILD) sh tests/gpu/run.sh --bench-only
+
+gpu-build:
+	@$(CONFIGURE) $(LOG) -B $(BUILD) -DCMAKE_BUILD_TYPE=Release -DTPSERVE_TESTS=ON -DTPSERVE_CUDA=on
+	@$(NINJA) -C $(BUILD)
 
 ## asan      build with AddressSanitizer and UBSan, into build-asan/
 asan:
