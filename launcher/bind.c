@@ -4,6 +4,8 @@
  * mpirun binds small jobs to one core per rank unless told otherwise, which would leave the rest of a big host idle; so
  * "auto" spreads the ranks of a host over all cores that the cgroup allows, whatever the inherited mask says, except
  * under srun, whose binding is the administrator's word.  With more ranks than cores nothing is bound.
+ * A rank with a GPU is bound to all cores near it (its NUMA node), which it shares with the ranks of the GPUs beside it:
+ * its threads only load weights and feed the device.
  */
 #include "launcher/bind.h"
 
@@ -21,6 +23,7 @@ static hwloc_topology_t load_topology(void)
 
     if (hwloc_topology_init(&t) != 0)
         return NULL;
+    (void)hwloc_topology_set_io_types_filter(t, HWLOC_TYPE_FILTER_KEEP_IMPORTANT); /* GPUs */
     if (hwloc_topology_load(t) != 0) {
         hwloc_topology_destroy(t);
         return NULL;
@@ -92,6 +95,49 @@ static void unbind(hwloc_topology_t t)
         tp_debug("launcher", "could not unbind");
 }
 
+/* The smallest part of the machine that holds the device; NULL when it is unknown or the whole machine. */
+static hwloc_obj_t part_near(hwloc_topology_t t, const char *pci)
+{
+    hwloc_obj_t dev = hwloc_get_pcidev_by_busidstring(t, pci);
+    hwloc_obj_t near = dev != NULL ? hwloc_get_non_io_ancestor_obj(t, dev) : NULL;
+    hwloc_const_cpuset_t all = hwloc_topology_get_allowed_cpuset(t);
+
+    if (near == NULL || near->cpuset == NULL || all == NULL ||
+        hwloc_bitmap_isincluded(all, near->cpuset) || !hwloc_bitmap_intersects(all, near->cpuset))
+        return NULL;
+    return near;
+}
+
+bool launch_near_device(const char *pci, char *cores, int cap, int *numa)
+{
+    hwloc_topology_t t = load_topology();
+    hwloc_obj_t near = t != NULL ? part_near(t, pci) : NULL;
+    bool known = near != NULL;
+
+    if (known) {
+        hwloc_bitmap_list_snprintf(cores, (size_t)cap, near->cpuset);
+        *numa = near->nodeset != NULL && hwloc_bitmap_weight(near->nodeset) == 1
+                    ? hwloc_bitmap_first(near->nodeset)
+                    : -1;
+    }
+    if (t != NULL)
+        hwloc_topology_destroy(t);
+    return known;
+}
+
+/* True when the process now runs near its device. */
+static bool bind_near(hwloc_topology_t t, const char *pci)
+{
+    hwloc_obj_t near = *pci != '\0' ? part_near(t, pci) : NULL;
+
+    if (near == NULL)
+        return false;
+    if (hwloc_set_cpubind(t, near->cpuset, HWLOC_CPUBIND_PROCESS) == 0)
+        return true;
+    tp_warn("launcher", "could not bind to the cores near GPU %s: running unbound", pci);
+    return false;
+}
+
 static bool bound_by_slurm(void)
 {
     const char *type = getenv("SLURM_CPU_BIND_TYPE");
@@ -99,7 +145,7 @@ static bool bound_by_slurm(void)
     return type != NULL && *type != '\0' && strcmp(type, "none") != 0;
 }
 
-int launch_bind(const launch_options *opt, const comm_world *world)
+int launch_bind(const launch_options *opt, const comm_world *world, const char *pci)
 {
     hwloc_topology_t t = load_topology();
     int cores = count_cores(t), quota = quota_cores(), share, threads;
@@ -112,7 +158,7 @@ int launch_bind(const launch_options *opt, const comm_world *world)
     threads = opt->threads > 0 ? (int)opt->threads : (share > 1 ? share : 1);
     if (t == NULL)
         return threads;
-    if (!keep) {
+    if (!keep && !(strcmp(opt->bind, "auto") == 0 && bind_near(t, pci))) {
         if (share >= 1 && strcmp(opt->bind, "auto") == 0 && cores <= quota &&
             threads <= cores / world->local_size)
             bind_range(t, world->local_rank * (cores / world->local_size),

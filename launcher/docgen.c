@@ -8,6 +8,9 @@ static const char k_usage[] =
     "usage: mpirun -np N tpserve [serve] --model MODEL [options]\n"
     "       tpserve --tensor-parallel-size N --model MODEL [options]\n"
     "       tpserve inspect MODEL [--tensor-parallel-size N]\n"
+    "       tpserve plan MODEL [--gpu NAME] [--tensor-parallel-size N] [--load R,P,O]\n"
+    "       [mpirun -np N] tpserve doctor [--model MODEL]\n"
+    "       mpirun -np N tpserve bench --comm [--output FILE]\n"
     "       tpserve version\n\n"
     "Serves a language model over the OpenAI API from N ranks that share it.\n";
 
@@ -180,7 +183,7 @@ void launch_print_man(FILE *out)
 
 void launch_print_completion(FILE *out)
 {
-    fputs("_tpserve()\n{\n    local words=\"serve inspect version", out);
+    fputs("_tpserve()\n{\n    local words=\"serve inspect plan doctor bench version", out);
     for (int i = 0; i < launch_n_rows; i++)
         if ((launch_rows[i].flags & LAUNCH_HIDDEN) == 0)
             fprintf(out, " --%s", launch_rows[i].name);

@@ -41,6 +41,8 @@ static int run_command(const launch_options *o, int argc, char **argv)
 {
     if (o->command == LAUNCH_INSPECT)
         return launch_inspect(o);
+    if (o->command == LAUNCH_PLAN)
+        return launch_plan_command(o);
     if (o->tensor_parallel_size > 1 && !launch_under_launcher())
         return launch_own_ranks(o, argc, argv);
     return launch_serve(o);

@@ -240,6 +240,9 @@ static tp_status apply_flag(launch_parser *p, int argc, char **argv, int *i, con
                          (int)(name - arg + (ptrdiff_t)len), arg);
     if (row->type == LAUNCH_TYPE_BOOL && value == NULL) {
         value = negated ? "false" : "true";
+    } else if (value == NULL && (row->flags & LAUNCH_BARE) != 0 &&
+               (*i + 1 >= argc || argv[*i + 1][0] == '-')) {
+        value = row->dflt;
     } else if (value == NULL) {
         if (*i + 1 >= argc)
             return TP_REJECT(TP_ERR_INVALID, "--%s needs a value", row->name);
@@ -255,7 +258,7 @@ static tp_status apply_flag(launch_parser *p, int argc, char **argv, int *i, con
 
 static bool take_command(launch_parser *p, const char *word)
 {
-    static const char *const k_names[] = {"serve", "inspect", "version"};
+    static const char *const k_names[] = {"serve", "inspect", "plan", "doctor", "bench", "version"};
 
     for (int c = 0; c < (int)TP_ARRAY_LEN(k_names); c++) {
         if (strcmp(word, k_names[c]) == 0) {
@@ -282,6 +285,17 @@ static tp_status apply_command_line(launch_parser *p, int argc, char **argv, con
             have_model = true;
         }
     }
+    return TP_OK;
+}
+
+/* Options of the tools are told from those of the server, so that nobody believes them to have an effect. */
+static tp_status check_command(const launch_parser *p)
+{
+    for (int i = 0; i < launch_n_rows && p->opt.command == LAUNCH_SERVE; i++)
+        if ((launch_rows[i].flags & LAUNCH_TOOLS) != 0 && p->origin[i] == LAUNCH_FROM_CLI)
+            return TP_REJECT(TP_ERR_INVALID,
+                             "--%s is an option of tpserve plan, doctor or bench, not of a server",
+                             launch_rows[i].name);
     return TP_OK;
 }
 
@@ -318,6 +332,7 @@ tp_status launch_parse(launch_parser *p, int argc, char **argv)
     p->opt.dtype = canonical_dtype(p->opt.dtype);
     if (p->opt.max_model_len < 0)
         p->opt.max_model_len = 0;
+    TP_TRY(check_command(p));
     return check_together(&p->opt);
 }
 

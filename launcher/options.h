@@ -21,7 +21,14 @@ typedef struct launch_list {
     int n;
 } launch_list;
 
-typedef enum launch_command { LAUNCH_SERVE, LAUNCH_INSPECT, LAUNCH_VERSION } launch_command;
+typedef enum launch_command {
+    LAUNCH_SERVE,
+    LAUNCH_INSPECT,
+    LAUNCH_PLAN,
+    LAUNCH_DOCTOR,
+    LAUNCH_BENCH,
+    LAUNCH_VERSION
+} launch_command;
 
 /* The settled values; strings live in the parser's arena. */
 typedef struct launch_options {
@@ -35,11 +42,13 @@ typedef struct launch_options {
     int64_t tensor_parallel_size, pipeline_parallel_size, data_parallel_size, threads;
     const char *device, *comm, *bind;
     const char *distributed_executor_backend;
+    bool allow_mixed_gpus;
     /* scheduler and memory */
     int64_t max_num_seqs, max_num_batched_tokens, block_size, kv_cache_memory_bytes;
     int64_t max_num_queued_reqs, max_num_queued_tokens;
     double gpu_memory_utilization, watermark;
-    bool async_scheduling;
+    bool async_scheduling, enforce_eager;
+    const char *cudagraph_capture_sizes;
     /* server */
     const char *host, *api_key_file;
     int64_t port;
@@ -48,6 +57,12 @@ typedef struct launch_options {
     int64_t max_body, max_connections, max_output_tokens, max_prompts_per_request,
         max_seqs_per_request;
     int64_t shutdown_timeout, step_timeout;
+    /* plan, doctor, bench */
+    const char *gpu, *quantization, *kv_cache_dtype, *batch, *load, *output;
+    launch_list gpu_price;
+    int64_t context, device_memory;
+    double memory_gbps, tflops;
+    bool json;
     /* log and self-help */
     const char *log_level, *config;
     bool log_json, enable_log_requests;
@@ -71,7 +86,10 @@ typedef enum launch_type {
 typedef enum launch_flags {
     LAUNCH_HIDDEN = 1,  /* not in --help */
     LAUNCH_IGNORED = 2, /* accepted, says so, does nothing */
-    LAUNCH_SECRET = 4   /* never printed; wiped from the process title */
+    LAUNCH_SECRET = 4,  /* never printed; wiped from the process title */
+    LAUNCH_TOOLS = 8,   /* for plan, doctor and bench only: serve refuses it */
+    LAUNCH_BARE =
+        16 /* the value may be left out before another option or at the end: the default then */
 } launch_flags;
 
 typedef struct launch_row {

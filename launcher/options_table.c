@@ -31,6 +31,18 @@
     {                                                                                              \
         g, n, a, LAUNCH_TYPE_WORD, AT(f), d, 0, 0, w, 0, doc                                       \
     }
+#define TOOL_STR(g, n, a, f, d, doc)                                                               \
+    {                                                                                              \
+        g, n, a, LAUNCH_TYPE_STRING, AT(f), d, 0, 0, NULL, LAUNCH_TOOLS, doc                       \
+    }
+#define TOOL_WORD(g, n, a, f, d, w, doc)                                                           \
+    {                                                                                              \
+        g, n, a, LAUNCH_TYPE_WORD, AT(f), d, 0, 0, w, LAUNCH_TOOLS, doc                            \
+    }
+#define TOOL_REAL(g, n, a, f, doc)                                                                 \
+    {                                                                                              \
+        g, n, a, LAUNCH_TYPE_REAL, AT(f), "0", 0, 1e6, NULL, LAUNCH_TOOLS, doc                     \
+    }
 #define IGNORED_FLAG(n)                                                                            \
     {                                                                                              \
         NULL, n, NULL, LAUNCH_TYPE_BOOL, AT(ignored_flag), NULL, 0, 0, NULL,                       \
@@ -73,10 +85,17 @@ const launch_row launch_rows[] = {
          "Ranks are MPI processes; nothing else exists here."),
     INT(NULL, "threads", NULL, threads, "0", 0, 1024,
         "CPU threads per rank; 0 is the cores of this host divided by its ranks."),
-    WORD(NULL, "device", NULL, device, "auto", "auto|cpu|ref",
-         "Where the ranks compute. ref is slow scalar code for checking results."),
-    WORD(NULL, "comm", NULL, comm, "auto", "auto|self|shm|mpi",
-         "How ranks exchange data: shared memory inside a host, MPI between hosts."),
+    WORD(
+        NULL, "device", NULL, device, "auto", "auto|cuda|cpu|emu|ref",
+        "Where the ranks compute: auto is cuda where a GPU can be used, else cpu. emu runs the CUDA "
+        "kernels on the CPU, ref slow scalar code: both are for checking results."),
+    {NULL, "comm", NULL, LAUNCH_TYPE_WORD, AT(comm), "auto", 0, 0, "auto|nccl|p2p|shm|mpi|self",
+     LAUNCH_BARE,
+     "How ranks exchange data. CPUs: shared memory inside a host, MPI between hosts. GPUs: p2p "
+     "(kernels that read the peers' memory), nccl, or through the host over shm or mpi; auto takes "
+     "the fastest for each size. In bench: what to measure."},
+    BOOL(NULL, "allow-mixed-gpus", NULL, allow_mixed_gpus, 0,
+         "Serve from GPUs of different models; every step waits for the slowest."),
     WORD(
         NULL, "bind", NULL, bind, "auto", "auto|none|keep",
         "auto binds each rank to its share of the host's cores; keep leaves the launcher's binding "
@@ -89,13 +108,19 @@ const launch_row launch_rows[] = {
     {NULL, "async-scheduling", NULL, LAUNCH_TYPE_BOOL, AT(async_scheduling), "true", 0, 0, NULL, 0,
      "Plan the next step while one runs. --no-async-scheduling plans it afterwards; the text is the "
      "same."},
+    BOOL(NULL, "enforce-eager", NULL, enforce_eager, 0,
+         "Launch every kernel of a decode step by itself instead of replaying CUDA graphs."),
+    STR(NULL, "cudagraph-capture-sizes", NULL, cudagraph_capture_sizes, NULL,
+        "Batch sizes that get a CUDA graph, such as 1,2,4,8. Default: chosen up to --max-num-seqs."),
     INT(NULL, "block-size", "page-size", block_size, "16", 16, 256,
         "Tokens per KV cache block, a multiple of 16."),
     BYTES(NULL, "kv-cache-memory-bytes", NULL, kv_cache_memory_bytes, "0", 4096 * TEBI,
           "Size of the KV cache of each rank (4GiB, 512M); 0 takes a share of free memory, at most "
           "1 GiB for all ranks of a host."),
-    REAL(NULL, "gpu-memory-utilization", "mem-fraction-static", gpu_memory_utilization, "0", 0, 1,
-         "Share of free memory for weights and the default KV cache; 0 is 0.5 on CPU ranks."),
+    REAL(
+        NULL, "gpu-memory-utilization", "mem-fraction-static", gpu_memory_utilization, "0", 0, 1,
+        "Share of memory for weights and the default KV cache; 0 is 0.92 of a GPU, and 0.5 of what "
+        "is free on CPU ranks."),
     REAL(NULL, "watermark", NULL, watermark, "0.01", 0, 1,
          "Share of the cache that admission leaves free, so that running sequences can grow."),
     INT(NULL, "max-num-queued-reqs", NULL, max_num_queued_reqs, "0", 0, 1e6,
@@ -128,6 +153,35 @@ const launch_row launch_rows[] = {
     INT(NULL, "step-timeout", NULL, step_timeout, "10", 1, 3600,
         "Seconds without an answer of a rank after which it counts as lost."),
 
+    TOOL_STR(
+        "Plan, doctor and bench", "gpu", NULL, gpu, NULL,
+        "plan: a device by name (h100, h200, a100, a100-40, l40s, b200, cpu ...). Default: all "
+        "in a table."),
+    TOOL_WORD(NULL, "quantization", "q", quantization, "none", "none|bf16|fp8|int4",
+              "plan: as if the layers' weights were stored so; none is as they are."),
+    TOOL_WORD(NULL, "kv-cache-dtype", NULL, kv_cache_dtype, "auto", "auto|bfloat16|fp8",
+              "plan: as if the KV cache were stored so."),
+    TOOL_STR(NULL, "batch", NULL, batch, "1,8,32,128", "plan: sequences that decode together."),
+    {NULL, "context", NULL, LAUNCH_TYPE_INT, AT(context), "2048", 1, 1e9, NULL, LAUNCH_TOOLS,
+     "plan: tokens in the cache of each sequence while it decodes."},
+    TOOL_STR(NULL, "load", NULL, load, NULL,
+             "plan: a load to meet, as REQUESTS/S,PROMPT,OUTPUT[,MS]: tokens of a prompt and of an "
+             "answer, and the longest time per token."),
+    {NULL, "gpu-price", NULL, LAUNCH_TYPE_LIST, AT(gpu_price), NULL, 0, 0, NULL, LAUNCH_TOOLS,
+     "plan: NAME=PRICE of one device for an hour; may be repeated. With prices, loads are met at the "
+     "lowest price instead of on the fewest devices."},
+    TOOL_REAL(
+        NULL, "memory-gbps", NULL, memory_gbps,
+        "plan: memory bandwidth of the device in GB/s, instead of the data sheet's; needed for "
+        "--gpu cpu."),
+    TOOL_REAL(NULL, "tflops", NULL, tflops,
+              "plan: TFLOP/s of the device in BF16, instead of the data sheet's."),
+    {NULL, "device-memory", NULL, LAUNCH_TYPE_BYTES, AT(device_memory), "0", 0, 4096 * TEBI, NULL,
+     LAUNCH_TOOLS, "plan: memory of the device, instead of the data sheet's."},
+    TOOL_STR(NULL, "output", "o", output, NULL,
+             "bench --comm: file for the table of sizes and ways, which ranks choose by."),
+    BOOL(NULL, "json", NULL, json, LAUNCH_TOOLS, "plan, doctor, bench: print one JSON object."),
+
     WORD("Log and self-help", "log-level", NULL, log_level, "info", "error|warn|info|debug|trace",
          "Rank 0 speaks from this level on, the others from warn."),
     BOOL(NULL, "log-json", NULL, log_json, 0, "Log lines as JSON objects."),
@@ -146,7 +200,6 @@ const launch_row launch_rows[] = {
     IGNORED_FLAG("trust-remote-code"),
     IGNORED_FLAG("enable-chunked-prefill"),
     IGNORED_FLAG("enable-prefix-caching"),
-    IGNORED_FLAG("enforce-eager"),
     IGNORED_FLAG("disable-log-stats"),
     IGNORED_FLAG("disable-custom-all-reduce"),
     IGNORED_FLAG("enable-prompt-tokens-details"),

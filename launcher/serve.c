@@ -19,6 +19,7 @@
 #include "comm/comm.h"
 #include "kernels/kern.h"
 #include "launcher/bind.h"
+#include "launcher/gpu_bind.h"
 #include "launcher/keys.h"
 #include "launcher/model_path.h"
 #include "launcher/ranks.h"
@@ -172,7 +173,7 @@ static rt_engine_options engine_options(const launch_options *opt, const char *m
 
 /* Serves until the end; the engine and the server live inside. */
 static tp_status run(const launch_options *opt, const comm_world *world, kern_backend *be,
-                     tp_arena *arena)
+                     const launch_device *device, tp_arena *arena)
 {
     bool leader = world->rank == 0;
     char dir[LAUNCH_PATH_MAX] = "";
@@ -190,6 +191,11 @@ static tp_status run(const launch_options *opt, const comm_world *world, kern_ba
     }
     /* the ranks agree inside: a failure of rank 0 above is handed in as a missing model */
     eo.model_dir = st == TP_OK ? dir : NULL;
+    eo.reducers = device->reducers;
+    if (be == NULL)
+        eo.comm = "auto"; /* what was asked for may need the device that is missing */
+    else if (be->device && eo.memory_share <= 0)
+        eo.memory_share = LAUNCH_GPU_SHARE;
     st = rt_engine_create(&engine, &eo, be, world);
     if (st == TP_OK) {
         set_watched(engine);
@@ -227,21 +233,25 @@ static tp_status check_world(const launch_options *opt, const comm_world *world)
     return TP_OK;
 }
 
-static tp_status open_backend(kern_backend **out, const launch_options *opt,
+/* The backend of the device that all ranks agree on; *device says which. */
+static tp_status open_backend(kern_backend **out, launch_device *device, const launch_options *opt,
                               const comm_world *world)
 {
-    const kern_ops *ops = strcmp(opt->device, "ref") == 0 ? kern_ref_ops() : kern_cpu_ops();
-    kern_open_args args = {.n_threads = launch_bind(opt, world), .isa = getenv("TPSERVE_CPU_ISA")};
+    kern_open_args args = {.isa = getenv("TPSERVE_CPU_ISA")};
 
+    TP_TRY(launch_choose_device(device, opt, world));
+    args.n_threads = launch_bind(opt, world, device->pci);
+    args.device = device->ordinal;
     if (args.isa != NULL && *args.isa == '\0')
         args.isa = NULL;
-    TP_TRY(ops->open(out, &args));
+    TP_TRY(device->ops->open(out, &args));
     if (world->rank == 0)
         tp_info("launcher",
-                "tpserve " TPSERVE_VERSION ": %d rank%s on %d host%s, device %s (%s), "
+                "tpserve " TPSERVE_VERSION ": %d rank%s on %d host%s, device %s (%s%s%s), "
                 "%d thread%s per rank",
                 world->size, world->size == 1 ? "" : "s", world->n_hosts,
-                world->n_hosts == 1 ? "" : "s", ops->name, (*out)->isa, (*out)->n_threads,
+                world->n_hosts == 1 ? "" : "s", device->kind, device->name,
+                device->name[0] != '\0' ? ", " : "", (*out)->isa, (*out)->n_threads,
                 (*out)->n_threads == 1 ? "" : "s");
     return TP_OK;
 }
@@ -249,6 +259,7 @@ static tp_status open_backend(kern_backend **out, const launch_options *opt,
 int launch_serve(const launch_options *opt)
 {
     comm_world world;
+    launch_device device = {0};
     kern_backend *be = NULL;
     tp_arena arena;
     tp_status st;
@@ -265,10 +276,10 @@ int launch_serve(const launch_options *opt)
     tp_log_set_rank(world.rank, world.size);
     st = check_world(opt, &world);
     /* a rank without a device goes on: all ranks agree in rt_engine_create that one has failed */
-    if (st == TP_OK && open_backend(&be, opt, &world) != TP_OK)
+    if (st == TP_OK && open_backend(&be, &device, opt, &world) != TP_OK)
         be = NULL;
     if (st == TP_OK)
-        st = run(opt, &world, be, &arena);
+        st = run(opt, &world, be, &device, &arena);
     if (be != NULL)
         be->ops->close(be);
     comm_finalize();

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* serve.h - the life of one rank, from its options to its exit code. */
+/* serve.h - the commands, from their options to their exit codes. */
 #ifndef LAUNCH_SERVE_H
 #define LAUNCH_SERVE_H
 
@@ -7,5 +7,6 @@
 
 int launch_serve(const launch_options *opt);
 int launch_inspect(const launch_options *opt);
+int launch_plan_command(const launch_options *opt);
 
 #endif

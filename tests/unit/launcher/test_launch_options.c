@@ -107,7 +107,7 @@ static void test_refusals_name_the_cure(void **state)
     assert_refused(PARSE("--port"), "--port needs a value");
     assert_refused(PARSE("--port", "70000"), "0 to 65535");
     assert_refused(PARSE("--port", "x"), "whole number");
-    assert_refused(PARSE("--device", "gpu"), "auto|cpu|ref");
+    assert_refused(PARSE("--device", "gpu"), "auto|cuda|cpu|emu|ref");
     assert_refused(PARSE("--log-json=maybe"), "true or false");
     assert_refused(PARSE("--block-size", "17"), "multiple of 16");
     assert_refused(PARSE("--pp", "2"), "pipeline-parallel-size");
