@@ -57,7 +57,7 @@ bench-gpu: gpu-build
 	@BUILD=$(BUILD) sh tests/gpu/run.sh --bench-only
 
 gpu-build:
-	@$(CONFIGURE) $(LOG) -B $(BUILD) -DCMAKE_BUILD_TYPE=Release -DTPSERVE_TESTS=ON -DTPSERVE_CUDA=on
+	@$(CONFIGURE) $(LOG) -B $(BUILD) -DCMAKE_BUILD_TYPE=Release -DTPSERVE_TESTS=ON -DTPSERVE_CUDA=on -DTPSERVE_GPU_TESTS=ON
 	@$(NINJA) -C $(BUILD)
 
 ## asan      build with AddressSanitizer and UBSan, into build-asan/

@@ -55,7 +55,7 @@ command -v nvidia-smi >/dev/null 2>&1 &&
 [ $benches -eq 1 ] && stage limits 60 sh -c "$bench limits"
 if [ $tests -eq 1 ]; then
     # what the hardware answers to every wrapper of ptx.cuh: kept, the emulator is held to it from then on
-    [ -x "$build/tests/cuda/test_ptx_cuda" ] && stage ptx 60 "$build/tests/cuda/test_ptx_cuda" "$out/ptx.bin"
+    [ -x "$build/tests/cuda/test_ptx_cuda" ] && stage ptx 60 "$build/tests/cuda/test_ptx_cuda" write "$out/ptx.bin"
     [ -z "${SMOKE:-}" ] && tests_of kernels-on-gpu 240 gpu
 fi
 if [ $benches -eq 1 ]; then
