@@ -151,7 +151,7 @@ static EMU_RAW void put_threads(text *t, const emu_rt *rt)
 
 EMU_RAW void emu_defect(const char *file, int line, const char *format, ...)
 {
-    static __thread text t;
+    text t; /* not thread-local: a module that dlopen() loads has room for little of that */
     t.len = 0;
     put(&t, "emulated device: %s:%d: ", file, line);
     va_list args;
@@ -164,7 +164,7 @@ EMU_RAW void emu_defect(const char *file, int line, const char *format, ...)
 
 EMU_RAW void emu_stuck(const char *format, ...)
 {
-    static __thread text t;
+    text t; /* not thread-local: a module that dlopen() loads has room for little of that */
     t.len = 0;
     put(&t, "emulated device: ");
     va_list args;
