@@ -10,6 +10,8 @@
 #include "base/mem.h"
 #include "runtime/engine_impl.h"
 
+#define EMULATED_SLOWNESS 60 /* the step timeout of the emulated device is so many times longer */
+
 /* ---- start ---- */
 
 void rt_engine_set_state(rt_engine *e, rt_engine_state s)
@@ -59,6 +61,21 @@ static tp_status create_plan_buffer(rt_engine *e)
                                : TP_FAIL(TP_ERR_NOMEM, "step plan of %zu bytes", e->plan_bytes_max);
 }
 
+/* A step of a device takes a part of a second, whatever the model; the emulated one is a few hundred times slower. */
+static tp_status create_watchdog(rt_engine *e)
+{
+    rt_watchdog_options o = {.group = e->group,
+                             .timeout_ms = e->settled.step_timeout_ms,
+                             .on_late = rt_engine_step_is_late,
+                             .owner = e};
+
+    if (!e->be->device)
+        return TP_OK;
+    if (strcmp(e->be->ops->name, "emu") == 0)
+        o.timeout_ms *= EMULATED_SLOWNESS;
+    return rt_watchdog_start(&e->watchdog, &o);
+}
+
 static tp_status create_compute(rt_engine *e, const rt_engine_options *opt)
 {
     const rt_settled *s = &e->settled;
@@ -81,6 +98,8 @@ static tp_status create_compute(rt_engine *e, const rt_engine_options *opt)
     st = rt_worker_create(&e->worker, &wo, &s->config, &e->shard, e->model, e->be, e->kv, e->group);
     if (st == TP_OK)
         st = comm_rank(e->group) == 0 ? create_scheduler(e) : create_plan_buffer(e);
+    if (st == TP_OK)
+        st = create_watchdog(e);
     return rt_settle_agree(e->group, st, "creating the scheduler");
 }
 
@@ -181,6 +200,7 @@ void rt_engine_destroy(rt_engine *e)
 {
     if (e == NULL)
         return;
+    rt_watchdog_stop(e->watchdog);
     rt_pipe_release(&e->pipe);
     rt_plan_writer_release(&e->writer);
     rt_sched_destroy(e->sched);

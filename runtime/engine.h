@@ -48,7 +48,7 @@ typedef struct rt_engine_options {
     const char *comm;              /* "auto", "self", "mpi", "shm"; on devices also "nccl", "p2p" */
     const void
         *reducers; /* of the device's module (kern_module_open), or NULL: sums through the host */
-    int64_t step_timeout_ms; /* longest wait for another rank in a step; not yet used */
+    int64_t step_timeout_ms; /* longest wait for another rank in a step; a device only */
     bool dummy_weights;
     bool progress;
 } rt_engine_options;

@@ -17,6 +17,7 @@
 #include "runtime/sched/pipe.h"
 #include "runtime/sched/worker.h"
 #include "runtime/startup.h"
+#include "runtime/watchdog.h"
 
 typedef struct rt_inbox {
     pthread_mutex_t lock;
@@ -32,11 +33,12 @@ struct rt_engine {
     rt_engine_info info;
     rt_settled settled;
     rt_shard shard;
-    kern_backend *be;  /* borrowed */
-    comm_group *group; /* owned */
-    rt_model *model;   /* owned */
-    kern_kv *kv;       /* owned */
-    rt_worker *worker; /* owned */
+    kern_backend *be;      /* borrowed */
+    comm_group *group;     /* owned */
+    rt_model *model;       /* owned */
+    kern_kv *kv;           /* owned */
+    rt_worker *worker;     /* owned */
+    rt_watchdog *watchdog; /* owned; NULL on CPU, where a step may take any time */
     size_t plan_bytes_max;
     uint8_t *plan_buf; /* owned; ranks other than 0 */
     /* rank 0 */
@@ -63,6 +65,7 @@ struct rt_engine {
 };
 
 void rt_engine_set_state(rt_engine *e, rt_engine_state s);
+void rt_engine_step_is_late(void *engine); /* for the watchdog */
 
 /* ---- engine_requests.c: scheduler thread ---- */
 /* A request from the inbox becomes sequences. */

@@ -22,13 +22,26 @@
 
 /* ---- engine thread ---- */
 
+/* Executes a plan under the eyes of the watchdog. */
+static tp_status execute_plan(rt_engine *e, const uint8_t *plan, size_t bytes, bool *stop)
+{
+    rt_plan_header head = {0};
+    tp_status st;
+
+    memcpy(&head, plan, bytes < sizeof head ? bytes : sizeof head);
+    rt_watchdog_begin(e->watchdog, head.step);
+    st = rt_worker_execute(e->worker, plan, bytes, stop);
+    rt_watchdog_end(e->watchdog);
+    return st;
+}
+
 static tp_status execute(rt_engine *e, rt_step *s, bool *stop)
 {
     const rt_step_result *results;
     int n;
 
     TP_TRY(comm_ctl_send(e->group, s->plan, s->plan_bytes));
-    TP_TRY(rt_worker_execute(e->worker, s->plan, s->plan_bytes, stop));
+    TP_TRY(execute_plan(e, s->plan, s->plan_bytes, stop));
     results = rt_worker_results(e->worker, &n);
     TP_ASSERT(n <= e->pipe.results_max);
     memcpy(s->results, results, sizeof *results * (size_t)n);
@@ -42,6 +55,17 @@ static void wake_scheduler(rt_engine *e)
     pthread_mutex_lock(&e->inbox.lock);
     pthread_mutex_unlock(&e->inbox.lock);
     pthread_cond_signal(&e->inbox.wake);
+}
+
+/* The watchdog's thread: this step will not end, so no request may wait for it. */
+void rt_engine_step_is_late(void *engine)
+{
+    rt_engine *e = engine;
+    int ok = TP_OK;
+
+    if (atomic_compare_exchange_strong(&e->failed, &ok, (int)TP_ERR_TIMEOUT) &&
+        comm_rank(e->group) == 0)
+        wake_scheduler(e);
 }
 
 /* Executes the next step of the pipe. */
@@ -80,7 +104,7 @@ static tp_status follow(rt_engine *e)
     while (!stop) {
         TP_TRY(comm_ctl_recv(e->group, e->plan_buf, e->plan_bytes_max, &bytes, 0));
         tp_mem_forbid(true);
-        tp_status st = rt_worker_execute(e->worker, e->plan_buf, bytes, &stop);
+        tp_status st = execute_plan(e, e->plan_buf, bytes, &stop);
         tp_mem_forbid(false);
         TP_TRY(st);
     }
