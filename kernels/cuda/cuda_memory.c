@@ -263,8 +263,8 @@ tp_status kern_cuda_kv_create(kern_backend *be, const kern_kv_desc *d, kern_kv *
     TP_TRY(kern_check_kv_desc(d));
     if (!kern_cuda_attn_supports(d->head_dim, d->dtype))
         return TP_FAIL(TP_ERR_UNSUPPORTED,
-                       "attention with head_dim %d and a %s cache is not supported on GPUs, only "
-                       "head_dim 64, 80, 96, 128, 192 and 256; run this model with --device cpu",
+                       "attention with head_dim %d and a %s cache is not supported on GPUs; run "
+                       "this model with --device cpu",
                        d->head_dim, kern_dtype_name(d->dtype));
     TP_TRY(kern_dev_sync(b->dev, b->stream));
     free_device_chunks(b);
