@@ -34,6 +34,8 @@ typedef struct comm_world {
 TP_MUST_USE tp_status comm_init(comm_world *out);
 /* Ends MPI in order; nothing may be in flight. */
 void comm_finalize(void);
+/* Name and version of the MPI library ("Open MPI v4.1.4 ..."), without starting it; cut to cap bytes. */
+void comm_library(char *text, size_t cap);
 
 typedef struct comm_options {
     const char *kind;      /* "auto", "self", "mpi", "shm" */

@@ -80,8 +80,11 @@ void comm_device_detach(comm_group *g)
         return;
     if (s->window_ours)
         s->d.free(s->d.backend, s->window);
-    for (int i = 0; i < s->n_reducers; i++)
-        s->r[i]->ops->destroy(s->r[i]);
+    while (s->n_reducers > 0) { /* one that is gone is not told to abort */
+        comm_reducer *r = s->r[--s->n_reducers];
+
+        r->ops->destroy(r);
+    }
     g->device = NULL;
     tp_free(s);
 }

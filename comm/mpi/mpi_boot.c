@@ -3,6 +3,8 @@
 #include "comm/mpi/mpi_boot.h"
 
 #include <mpi.h>
+#include <stdio.h>
+#include <string.h>
 #include <unistd.h>
 
 #include "base/mem.h"
@@ -114,4 +116,15 @@ tp_status comm_mpi_agree(bool mine, bool *all)
     COMM_MPI_TRY(MPI_Allreduce(&in, &out, 1, MPI_INT, MPI_LAND, MPI_COMM_WORLD));
     *all = out != 0;
     return TP_OK;
+}
+
+void comm_library(char *text, size_t cap)
+{
+    char version[MPI_MAX_LIBRARY_VERSION_STRING];
+    int n;
+
+    if (MPI_Get_library_version(version, &n) != MPI_SUCCESS)
+        (void)snprintf(version, sizeof version, "unknown");
+    version[strcspn(version, "\n,")] = '\0';
+    (void)snprintf(text, cap, "%s", version);
 }

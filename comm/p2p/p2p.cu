@@ -18,15 +18,17 @@
 #    define COMM_P2P_ARRIVED(flag, epoch) ((int32_t)((flag) - (epoch)) >= 0)
 #endif
 
-/* A struct that kernels read in place: copied to the stack it would be slow. */
+/* IN_PLACE: a struct that kernels read where it is; copied to the stack it would be slow.
+ * LOOK_EVERY: spins between two looks at clock and abort words, about a millisecond. */
 #ifdef __CUDACC__
-#    define IN_PLACE const __grid_constant__
+#    define IN_PLACE   const __grid_constant__
+#    define LOOK_EVERY 1024
 #else
-#    define IN_PLACE const
+#    define IN_PLACE   const
+#    define LOOK_EVERY 16
 #endif
 
-#define LOOK_EVERY 1024 /* spins between two looks at clock and abort words */
-#define VEC        4    /* floats moved at once */
+#define VEC 4 /* floats moved at once */
 
 TP_DEV comm_p2p_head *head_of(unsigned char *region)
 {

@@ -10,7 +10,6 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "base/log.h"
 #include "base/mem.h"
 #include "comm/p2p/p2p.h"
 
@@ -44,22 +43,26 @@ static void unmap_peers(p2p_reducer *p)
     }
 }
 
-/* Nobody frees its region before everybody has unmapped it; when the group is dead nobody waits. */
+/* Nobody frees its region before everybody has unmapped it.  When the others do not come to that, it stays until the
+ * process ends: their kernels may still push into it. */
 static void p2p_destroy(comm_reducer *r)
 {
     p2p_reducer *p = (p2p_reducer *)r;
-    bool together;
+    bool idle, together;
 
     if (p == NULL)
         return;
-    /* The first barrier: what others push into our region has come. */
-    together = !comm_aborted(p->g) && kern_dev_sync(p->dev, p->stream) == TP_OK &&
-               comm_barrier(p->g) == TP_OK;
-    unmap_peers(p);
-    if (together && comm_barrier(p->g) != TP_OK)
-        tp_debug("comm", "p2p: not all ranks came to the end");
-    kern_dev_free_shared(p->dev, p->team.mine);
-    kern_dev_free_pinned(p->dev, p->team.report);
+    idle = kern_dev_sync(p->dev, p->stream) == TP_OK;
+    if (!idle)
+        comm_request_abort(p->g); /* the others need not wait for us below */
+    together = idle && !comm_aborted(p->g) && comm_barrier(p->g) == TP_OK;
+    if (idle)
+        unmap_peers(p);
+    together = together && comm_barrier(p->g) == TP_OK;
+    if (together)
+        kern_dev_free_shared(p->dev, p->team.mine);
+    if (idle)
+        kern_dev_free_pinned(p->dev, p->team.report);
     tp_free(p);
 }
 
