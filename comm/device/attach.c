@@ -254,7 +254,7 @@ const char *comm_host_kind(const char *want)
 tp_status comm_attach_device(comm_group *g, const comm_device *d, const char *want,
                              const void *module)
 {
-    static const char *const words[] = {"auto", "nccl", "p2p", "mpi", "shm"};
+    static const char *const words[] = {"auto", "nccl", "p2p", "mpi", "shm", "self"};
     bool known = false;
     comm_device_side *s;
     tp_status st;

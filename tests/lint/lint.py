@@ -32,6 +32,9 @@ LAYERS = {
     "launcher": ("launch_", ["base", "kernels", "comm", "runtime", "api"]),
 }
 EXTRA_INCLUDES = {"api": ["runtime/engine.h"]}
+# Parts of a folder that are built into the modules of kernels/cuda, not into the folder's library: their kernels are in
+# the dialect of kernels/cuda and their memory is its devices'.
+MODULE_PARTS = {"comm/p2p/": ["kernels"], "comm/nccl/": ["kernels"]}
 EXTRA_SYMBOLS = {"launcher": ["main"]}
 ONE_FILE_ONLY = ["microhttpd.h"]  # no second file may include these
 
@@ -99,6 +102,7 @@ def rule_layers(tree):
     for name in tree.of(".c", ".h", ".cu", under=LAYERS):
         folder = name.split("/")[0]
         allowed = LAYERS[folder][1] + [folder]
+        allowed += [f for part, folders in MODULE_PARTS.items() if name.startswith(part) for f in folders]
         for m in pattern.finditer(tree.text(name)):
             target = m.group(1)
             if target.split("/")[0] in allowed or target in EXTRA_INCLUDES.get(folder, []):

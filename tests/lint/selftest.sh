@@ -59,6 +59,7 @@ lines() {
 }
 
 echo '#include "runtime/engine.h"' | c_file | expect layers 'base/broken.c:3: includes "runtime/engine.h"' base/broken.c
+echo '#include "kernels/kern.h"' | c_file | expect layers 'comm/broken.c:3: includes "kernels/kern.h"' comm/broken.c # comm/p2p may
 echo '#include "runtime/sched/sched.h"' | c_file | expect layers 'api/broken.c:3: includes "runtime/sched/sched.h"' api/broken.c
 echo '#include <mpi.h>' | c_file | expect headers 'runtime/broken.c:3: <mpi.h> belongs to comm/mpi/' runtime/broken.c
 echo '#include <cJSON.h>' | c_file | expect headers 'api/broken.c:3: <cJSON.h>' api/broken.c
