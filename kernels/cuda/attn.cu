@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* attn.cu - which attention kernel does what: decode for the first n_decode sequences, prefill for the rest, the generic
- * kernel for both where the other two have no instance (attn_decode.cu, attn_prefill.cu, attn_generic.cu).
+/* attn.cu - which attention kernel does what: decode for the first n_decode sequences, prefill for the rest, the
+ * generic kernel for both where the other two have no instance (attn_decode.cu, attn_prefill.cu, attn_generic.cu).
  *
  * Scratch belongs to decode: counters of arrived partial results, which are zero between calls (the memory is zeroed by
  * who allocates it, each call leaves zeros), then the partial results.

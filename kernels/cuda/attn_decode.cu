@@ -6,8 +6,8 @@
  * has the same work whatever the lengths are; each block finds its chunk from the lengths in device memory, and one
  * recorded launch serves all of them.  The part of a sequence inside one chunk is a piece.
  *
- * A piece: the query heads that read the KV head are the 16 rows of m16n8k16 (more than 16: again from the start, the
- * keys now come from L2).  Its groups of 16 keys go to the four warps in turn.  A warp has its own ring of cp.async
+ * A piece: the query heads that read the KV head are the 16 rows of m16n8k16 (more than 16: again from the start, when
+ * the keys come from L2).  Its groups of 16 keys go to the four warps in turn.  A warp has its own ring of cp.async
  * stages in shared memory (K and V of a group are stages of their own) and waits for nobody else; the four join their
  * results at the end.  A sequence in one piece is then done.  Else the piece's result goes to scratch; who comes last of
  * up to 16 neighbours joins them, who comes last of those joins the sequence.  Whoever that is, the order is by index.
@@ -471,7 +471,7 @@ TP_DEV void do_piece(const attn_view &a, const decode_piece &p, const T *k, uint
         join_sequence<D>(a, p, smem, shared);
 }
 
-template <typename T, int D> TP_KERNEL(ATTN_THREADS) kern_attn_decode(attn_view a, int n)
+template <typename T, int D> TP_KERNEL_MIN(ATTN_THREADS, 2) kern_attn_decode(attn_view a, int n)
 {
     TP_DYN_SMEM(uint4, smem);
     TP_SHARED(int, shared, 1);

@@ -6,8 +6,8 @@
  *
  * Bounds.  Values lie in (-1, 1), so an error of a result is one of its weights, absolute.
  *   generic kernel    FP32 throughout: 1e-5.
- *   tensor cores      weights are rounded to the type of the cache: at most u = 2^-9 (BF16) or 2^-12 (F16) of their sum,
- *                     2e-6 beside it for FP32 sums; q is rounded too, which these cases avoid: q has few bits and
+ *   tensor cores      weights are rounded to the type of the cache: at most u = 2^-8 (BF16) or 2^-11 (F16) of their
+ *                     sum, and 2e-6 for FP32 sums; q is rounded too, which these cases avoid: q has few bits and
  *                     scale * log2(e) is a power of two.  Cases with any q and scale: 8 u.
  * Results in BF16 or F16 add half a unit in their last place.
  */
