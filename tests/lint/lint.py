@@ -284,7 +284,8 @@ def rule_pedantic(tree):
         yield "no compile_commands.json in the build folder: build first"
         return
     with concurrent.futures.ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
-        for problems in pool.map(compile_pedantic, json.loads(database.read_text())):
+        entries = [e for e in json.loads(database.read_text()) if e["file"].endswith(".c")]
+        for problems in pool.map(compile_pedantic, entries):
             yield from problems
 
 
