@@ -14,7 +14,7 @@
 #include "kernels/cpu/gemm_internal.h"
 #include "kernels/kern_check.h"
 
-#define BLOCK_K       128
+#define BLOCK_K 128
 
 typedef uint32_t vec4 __attribute__((vector_size(16)));
 
