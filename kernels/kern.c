@@ -292,3 +292,15 @@ tp_status kern_check_chunk(const kern_chunk_args *a)
           "chunk_stats: a pointer is NULL");
     return TP_OK;
 }
+
+tp_status kern_check_draw(const kern_draw_args *a)
+{
+    CHECK(a->n_rows >= 0 && a->n_ranks >= 1 && a->n_ranks <= TP_SEG_MAX && a->message_bytes >= 0 &&
+              a->message_bytes % 4 == 0,
+          "draw: %d rows of %d ranks, messages of %lld bytes", a->n_rows, a->n_ranks,
+          (long long)a->message_bytes);
+    CHECK(a->n_rows == 0 || (a->gathered != NULL && a->ranks != NULL && a->rows != NULL &&
+                             a->token != NULL && a->logit != NULL),
+          "draw: a pointer is NULL");
+    return TP_OK;
+}

@@ -50,8 +50,8 @@ typedef struct kern_backend {
     bool act_f16;    /* F16 weights are multiplied with F16 activations, not F32 ones */
     bool tree;       /* gemm sums follow kern_ksplit; else split is ignored and there is one root */
     bool parallel_put; /* weight_put() of different rows may run on several threads at once */
-    void *stream;    /* of a device: what comm needs to join it; NULL on CPU */
-    void *dev;       /* kern_dev *, for reducers of the device's own module; NULL on CPU */
+    void *stream;      /* of a device: what comm needs to join it; NULL on CPU */
+    void *dev;         /* kern_dev *, for reducers of the device's own module; NULL on CPU */
 } kern_backend;
 
 /* What gemm reads: BF16 -> BF16, F32 -> F32, F16 -> F16 where the backend multiplies such, else F32. */
@@ -262,6 +262,7 @@ struct kern_ops {
     tp_status (*adjust)(kern_backend *be, const kern_adjust_args *a);
     tp_status (*topk)(kern_backend *be, const kern_topk_args *a);
     tp_status (*chunk_stats)(kern_backend *be, const kern_chunk_args *a);
+    tp_status (*draw)(kern_backend *be, const kern_draw_args *a); /* NULL where there is none */
 
     /* Graphs; NULL where the backend has none (CPU).  What is issued between begin and end is recorded, not executed;
      * launch issues it again, with the same args and pointers and whatever the memory holds then.  alloc, free, put

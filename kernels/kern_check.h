@@ -31,5 +31,6 @@ tp_status kern_check_adjust(const kern_adjust_args *a);
 tp_status kern_check_adjust_items(const kern_adjust_args *a);
 tp_status kern_check_topk(const kern_topk_args *a);
 tp_status kern_check_chunk(const kern_chunk_args *a);
+tp_status kern_check_draw(const kern_draw_args *a);
 
 #endif

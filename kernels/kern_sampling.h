@@ -69,4 +69,49 @@ typedef struct kern_chunk_args {
     float *scratch;       /* [n_threads, chunk_tokens] */
 } kern_chunk_args;
 
+/* One token per row out of what the ranks gathered, on every rank the same: what kern_topk and kern_chunk_stats said of
+ * each rank's shard, drawn from in FP64, in the order of the vocabulary or of the sorted list.
+ *
+ *   greedy    the best candidate
+ *   plain     temperature only: the token of one chunk, chosen in proportion to the chunks' masses
+ *   filtered  temperature, then min_p, top_k, top_p on the merged candidates.  At most KERN_DRAW_LIST / n_ranks of a
+ *             rank are looked at.  A row with 0 < top_k <= that and <= k is always decided.
+ */
+#define KERN_DRAW_LIST 2048 /* candidates of all ranks */
+
+#define KERN_DRAW_NONE (-1) /* token: no logit of the row is finite */
+#define KERN_DRAW_OPEN (-2) /* token: the candidates do not decide; the whole row is needed */
+
+typedef enum kern_draw_kind {
+    KERN_DRAW_GREEDY = 0,
+    KERN_DRAW_PLAIN = 1,
+    KERN_DRAW_FILTERED = 2
+} kern_draw_kind;
+
+typedef struct kern_draw_rank {
+    int32_t n_local, n_chunks; /* of its shard */
+} kern_draw_rank;
+
+/* val, id and stats are bytes from the start of each rank's message: multiples of 4. */
+typedef struct kern_draw_row {
+    int32_t kind;      /* kern_draw_kind */
+    int32_t k;         /* candidates per rank; 0 for plain rows */
+    int64_t val, id;   /* this row's k candidates as kern_topk left them */
+    int64_t stats;     /* where statistics of rows begin, [.., n_chunks of the rank]; -1 = none */
+    int32_t stats_row; /* which of those is this row: plain, and filtered with top_p alone */
+    int32_t top_k;     /* 0 = off */
+    float temperature, top_p, min_p;
+    uint64_t seed, counter;
+} kern_draw_row;
+
+typedef struct kern_draw_args {
+    const void *gathered; /* [n_ranks, message_bytes] */
+    int64_t message_bytes;
+    const kern_draw_rank *ranks; /* [n_ranks] */
+    const kern_draw_row *rows;   /* [n_rows] */
+    int n_ranks, n_rows;
+    int32_t *token; /* [n_rows] */
+    float *logit;   /* [n_rows] the token's; -inf when there is none or it is open */
+} kern_draw_args;
+
 #endif

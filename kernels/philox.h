@@ -8,12 +8,12 @@
 #include <stdint.h>
 
 #ifdef __CUDACC__
-#    define KERN_PHILOX_FN static __host__ __device__ inline
+#    define KERN_HOST_DEVICE static __host__ __device__ inline
 #else
-#    define KERN_PHILOX_FN static inline
+#    define KERN_HOST_DEVICE static inline
 #endif
 
-KERN_PHILOX_FN void kern_philox4x32(const uint32_t counter[4], const uint32_t key[2],
+KERN_HOST_DEVICE void kern_philox4x32(const uint32_t counter[4], const uint32_t key[2],
                                     uint32_t out[4])
 {
     uint32_t c0 = counter[0], c1 = counter[1], c2 = counter[2], c3 = counter[3];
@@ -37,7 +37,7 @@ KERN_PHILOX_FN void kern_philox4x32(const uint32_t counter[4], const uint32_t ke
 
 /* A number in [0, 1) with 53 random bits.  `stream` keeps uses of one (seed, counter, index) apart: 0 is the token
  * drawn inside vocabulary chunk `index` (kern_chunk_stats). */
-KERN_PHILOX_FN double kern_philox_uniform(uint64_t seed, uint64_t counter, uint32_t index,
+KERN_HOST_DEVICE double kern_philox_uniform(uint64_t seed, uint64_t counter, uint32_t index,
                                           uint32_t stream)
 {
     uint32_t key[2] = {(uint32_t)seed, (uint32_t)(seed >> 32)};

@@ -51,6 +51,7 @@ tp_status kern_cuda_attn(const kern_attn_args *a, int n_sm, kern_stream s);
 tp_status kern_cuda_adjust(const kern_adjust_args *a, kern_stream s);
 tp_status kern_cuda_topk(const kern_topk_args *a, kern_stream s);
 tp_status kern_cuda_chunk_stats(const kern_chunk_args *a, kern_stream s);
+tp_status kern_cuda_draw(const kern_draw_args *a, kern_stream s);
 
 /* Sets what a kernel may use beyond the defaults (dynamic shared memory); once per device, before the first launch. */
 tp_status kern_cuda_prepare(const kern_dev_props *p);

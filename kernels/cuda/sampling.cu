@@ -8,7 +8,7 @@
 #include <limits.h>
 #include <math.h>
 
-#include "kernels/cuda/num.cuh"
+#include "kernels/cuda/keys.cuh"
 #include "kernels/philox.h"
 
 /* ---- adjust ----
@@ -139,8 +139,7 @@ extern "C" tp_status kern_cuda_adjust(const kern_adjust_args *a, kern_stream s)
 
 /* ---- topk ----
  *
- * A token's key is its value, made an integer of the same order, above the complement of its index: all keys differ,
- * the greater the better, 0 = never listed.  k = 1: the greatest key of the row.  Else:
+ * On keys (keys.cuh) of value and index.  k = 1: the greatest key of the row.  Else:
  *   1. Each thread takes the best of its share of the row.  The k-th best of these is a floor: k tokens reach it.
  *   2. Tokens at or above the floor are collected, a few more than k, if the best are spread over the threads.
  *   3. If there are more than LIST of them, a radix select raises the floor, 8 bits per pass.
@@ -148,21 +147,6 @@ extern "C" tp_status kern_cuda_adjust(const kern_adjust_args *a, kern_stream s)
 #define TOPK_THREADS 1024
 #define LIST         2048
 #define BINS         256
-
-TP_DEV uint64_t key_of(float v, int index)
-{
-    uint32_t u = v == 0.0f ? 0u : __float_as_uint(v); /* -0 and 0 are equal */
-
-    if (!(v > -INFINITY))
-        return 0;
-    u = (u & 0x80000000u) != 0 ? ~u : u | 0x80000000u;
-    return (uint64_t)u << 32 | (0xffffffffu - (uint32_t)index);
-}
-
-TP_DEV int index_of(uint64_t key)
-{
-    return (int)(0xffffffffu - (uint32_t)key);
-}
 
 typedef struct logit_row {
     const float *l;
@@ -180,12 +164,12 @@ template <typename F> TP_DEV void each_key(const logit_row &r, F f)
             tp_vec<float, 4> v = tp_vec_load<float, 4>(r.l + 4 * i);
 
             for (int j = 0; j < 4; j++)
-                f(key_of(v.x[j], 4 * i + j));
+                f(tp_key_of(v.x[j], 4 * i + j));
         }
         done = r.n / 4 * 4;
     }
     for (int i = done + (int)threadIdx.x; i < r.n; i += (int)blockDim.x)
-        f(key_of(r.l[i], i));
+        f(tp_key_of(r.l[i], i));
 }
 
 TP_DEV uint64_t best_of_share(const logit_row &r)
@@ -208,8 +192,8 @@ TP_DEV void list_token(const kern_topk_args &a, const logit_row &r, int place, u
 {
     int64_t at = (int64_t)blockIdx.x * a.k + place;
 
-    a.val[at] = key != 0 ? r.l[index_of(key)] : -INFINITY;
-    a.id[at] = key != 0 ? a.vocab_first + index_of(key) : -1;
+    a.val[at] = key != 0 ? r.l[tp_key_id(key)] : -INFINITY;
+    a.id[at] = key != 0 ? a.vocab_first + tp_key_id(key) : -1;
 }
 
 static TP_KERNEL(TOPK_THREADS) topk_one(kern_topk_args a)
@@ -229,26 +213,6 @@ static TP_KERNEL(TOPK_THREADS) topk_one(kern_topk_args a)
     best = tp_warp_max(lane < (int)blockDim.x / 32 ? part[lane] : 0);
     if (threadIdx.x == 0)
         list_token(a, r, 0, best);
-}
-
-/* Bitonic, greatest first; n is a power of two.  All threads see the sorted list afterwards. */
-TP_DEV void sort_list(uint64_t *list, int n)
-{
-    __syncthreads();
-    for (int size = 2; size <= n; size *= 2) {
-        for (int stride = size / 2; stride > 0; stride /= 2) {
-            for (int i = (int)threadIdx.x; i < n / 2; i += (int)blockDim.x) {
-                int lo = 2 * i - (i & (stride - 1)), hi = lo + stride;
-                uint64_t x = list[lo], y = list[hi];
-
-                if ((x < y) == ((lo & size) == 0)) {
-                    list[lo] = y;
-                    list[hi] = x;
-                }
-            }
-            __syncthreads();
-        }
-    }
 }
 
 /* Keys that reach the floor go to the list, in no order; returns how many there are, of which LIST are kept. */
@@ -298,15 +262,6 @@ TP_DEV uint64_t raise_floor(const logit_row &r, uint64_t floor, int k, int32_t *
     return prefix;
 }
 
-TP_DEV int power_of_two(int n)
-{
-    int p = 1;
-
-    while (p < n)
-        p *= 2;
-    return p;
-}
-
 static TP_KERNEL(TOPK_THREADS) topk_many(kern_topk_args a)
 {
     TP_SHARED(uint64_t, list, LIST);
@@ -321,7 +276,7 @@ static TP_KERNEL(TOPK_THREADS) topk_many(kern_topk_args a)
     r = row_of(a);
     if (r.n > LIST) { /* then there are TOPK_THREADS, at least k */
         list[threadIdx.x] = best_of_share(r);
-        sort_list(list, (int)blockDim.x);
+        tp_sort_keys(list, (int)blockDim.x);
         floor = list[a.k - 1] > 0 ? list[a.k - 1] : 1;
     }
     n = collect(r, floor, list, count);
@@ -329,10 +284,10 @@ static TP_KERNEL(TOPK_THREADS) topk_many(kern_topk_args a)
         floor = raise_floor(r, floor, a.k, bins);
         n = collect(r, floor, list, count);
     }
-    padded = power_of_two(n);
+    padded = tp_power_of_two(n);
     for (int i = n + (int)threadIdx.x; i < padded; i += (int)blockDim.x)
         list[i] = 0;
-    sort_list(list, padded);
+    tp_sort_keys(list, padded);
     for (int i = (int)threadIdx.x; i < a.k; i += (int)blockDim.x)
         list_token(a, r, i, i < n ? list[i] : 0);
 }

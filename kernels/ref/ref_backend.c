@@ -89,6 +89,7 @@ const kern_ops *kern_ref_ops(void)
         .adjust = kern_ref_adjust,
         .topk = kern_ref_topk,
         .chunk_stats = kern_ref_chunk_stats,
+        .draw = kern_ref_draw,
     };
 
     return &ops;

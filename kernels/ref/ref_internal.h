@@ -54,5 +54,6 @@ tp_status kern_ref_attn(kern_backend *be, const kern_attn_args *a);
 tp_status kern_ref_adjust(kern_backend *be, const kern_adjust_args *a);
 tp_status kern_ref_topk(kern_backend *be, const kern_topk_args *a);
 tp_status kern_ref_chunk_stats(kern_backend *be, const kern_chunk_args *a);
+tp_status kern_ref_draw(kern_backend *be, const kern_draw_args *a);
 
 #endif
