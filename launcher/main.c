@@ -45,6 +45,10 @@ static int run_command(const launch_options *o, int argc, char **argv)
         return launch_plan_command(o);
     if (o->tensor_parallel_size > 1 && !launch_under_launcher())
         return launch_own_ranks(o, argc, argv);
+    if (o->command == LAUNCH_DOCTOR)
+        return launch_doctor(o);
+    if (o->command == LAUNCH_BENCH)
+        return launch_bench(o);
     return launch_serve(o);
 }
 

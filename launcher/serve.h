@@ -8,5 +8,7 @@
 int launch_serve(const launch_options *opt);
 int launch_inspect(const launch_options *opt);
 int launch_plan_command(const launch_options *opt);
+int launch_doctor(const launch_options *opt);
+int launch_bench(const launch_options *opt);
 
 #endif
