@@ -161,6 +161,19 @@ static tp_status device_get(void *be, void *dst, const void *src, size_t bytes)
     return ((kern_backend *)be)->ops->get(be, dst, src, bytes);
 }
 
+tp_status rt_attach_device(comm_group *g, kern_backend *be, const char *want, const void *reducers)
+{
+    comm_device d = {.backend = be,
+                     .dev = be->dev,
+                     .stream = be->stream,
+                     .alloc = device_alloc,
+                     .free = device_free,
+                     .put = device_put,
+                     .get = device_get};
+
+    return be->device && comm_size(g) > 1 ? comm_attach_device(g, &d, want, reducers) : TP_OK;
+}
+
 tp_status rt_create_group(comm_group **out, const rt_settled *s, const rt_engine_options *opt,
                           const comm_world *world, kern_backend *be)
 {
@@ -171,18 +184,11 @@ tp_status rt_create_group(comm_group **out, const rt_settled *s, const rt_engine
         .window_bytes = rt_model_window_bytes(&s->config, world->size, s->max_num_batched_tokens),
         .plan_bytes_max = rt_plan_bytes_max(s),
         .timeout_ms = 0};
-    comm_device d = {.backend = be,
-                     .dev = be->dev,
-                     .stream = be->stream,
-                     .alloc = device_alloc,
-                     .free = device_free,
-                     .put = device_put,
-                     .get = device_get};
     comm_group *g;
     tp_status st;
 
     TP_TRY(comm_group_create(&g, world, &co));
-    st = be->device ? comm_attach_device(g, &d, opt->comm, opt->reducers) : TP_OK;
+    st = rt_attach_device(g, be, opt->comm, opt->reducers);
     if (st != TP_OK) {
         comm_group_destroy(g);
         return st;

@@ -28,6 +28,9 @@ typedef struct rt_settled {
  * not open one, and said why. */
 TP_MUST_USE tp_status rt_settle(rt_settled *out, const rt_engine_options *opt,
                                 const comm_world *world, const kern_backend *be);
+/* Reducers for a group whose ranks have devices (comm_attach_device); nothing on CPU. */
+TP_MUST_USE tp_status rt_attach_device(comm_group *g, kern_backend *be, const char *want,
+                                       const void *reducers);
 /* The group of the steps; where the backend is a device, its sums run there. */
 TP_MUST_USE tp_status rt_create_group(comm_group **out, const rt_settled *s,
                                       const rt_engine_options *opt, const comm_world *world,

@@ -241,14 +241,72 @@ void gc_check_ref(gc_result *out, const char *trait)
     tm_golden_free(&g);
 }
 
+/* In F32 also in chunks, in a batch and token by token: the largest error of all. */
+static tp_status check_ways(gc_result *out, tm_model *m, const tm_golden *g, float *logits)
+{
+    TP_TRY(tm_logits(m, g->ids, g->n_ids, CHUNK, logits));
+    out->f32_error = fmax(out->f32_error, worst_error(logits, g));
+    TP_TRY(batch_of_16(m, g, logits));
+    out->f32_error = fmax(out->f32_error, worst_error(logits, g));
+    out->tokens_equal = true;
+    TP_TRY(decode_greedily(m, g, &out->tokens_equal, logits));
+    out->f32_error = fmax(out->f32_error, worst_error(logits, g));
+    return TP_OK;
+}
+
+static tp_status check_on_device(gc_result *out, const tm_golden *g, kern_dtype dtype,
+                                 comm_group *group, kern_backend *be)
+{
+    tm_options o = {.dir = g->dir, .dtype = dtype, .be = be, .group = group};
+    float *logits = new_logits(g);
+    tm_model m;
+    tp_status st;
+
+    TP_TRY_GOTO(st, tm_open(&m, &o), out);
+    TP_TRY_GOTO(st, tm_logits(&m, g->ids, g->n_ids, g->n_ids, logits), close);
+    if (dtype == KERN_DTYPE_BF16)
+        out->bf16_kl = mean_kl(logits, g);
+    if (dtype == KERN_DTYPE_F16)
+        out->f16_kl = mean_kl(logits, g);
+    if (dtype == KERN_DTYPE_F32) {
+        out->f32_error = worst_error(logits, g);
+        st = check_ways(out, &m, g, logits);
+    }
+close:
+    tm_close(&m);
+out:
+    tp_free(logits);
+    return st;
+}
+
+void gc_check_device(gc_result *out, const char *trait, comm_group *group, kern_backend *be)
+{
+    tm_golden g;
+
+    *out = (gc_result){.device = true};
+    tm_golden_read(&g, trait);
+    for (int t = KERN_DTYPE_F32; t <= KERN_DTYPE_F16; t++) {
+        if (check_on_device(out, &g, (kern_dtype)t, group, be) != TP_OK) {
+            (void)fprintf(stderr, "%s: %s\n", trait, tp_last_error());
+            out->failed++;
+        }
+    }
+    tm_golden_free(&g);
+}
+
 int gc_report(const gc_result *r, const char *trait, int n_ranks, const char *isa, bool print)
 {
     int bad = r->failed + r->bits_differ + !r->tokens_equal + !(r->f32_error <= GC_F32_ERROR_MAX) +
-              !(r->bf16_kl <= GC_BF16_KL_MAX);
+              !(r->bf16_kl <= GC_BF16_KL_MAX) + !(r->f16_kl <= GC_BF16_KL_MAX);
+    char last[32] = "bits equal";
 
+    if (r->device)
+        (void)snprintf(last, sizeof last, "f16 KL %.1e", r->f16_kl);
+    else if (r->bits_differ != 0)
+        (void)snprintf(last, sizeof last, "bits DIFFER");
     if (print)
-        (void)printf("%-18s TP %d %-8s f32 error %.1e  tokens %s  bf16 KL %.1e  bits %s%s\n", trait,
+        (void)printf("%-18s TP %d %-8s f32 error %.1e  tokens %s  bf16 KL %.1e  %s%s\n", trait,
                      n_ranks, isa, r->f32_error, r->tokens_equal ? "equal" : "DIFFER", r->bf16_kl,
-                     r->bits_differ == 0 ? "equal" : "DIFFER", r->failed != 0 ? "  FAILED" : "");
+                     last, r->failed != 0 ? "  FAILED" : "");
     return bad;
 }

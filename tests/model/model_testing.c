@@ -81,8 +81,12 @@ static tp_status open_parts(tm_model *m, const tm_options *o)
                             .dummy_weights = o->dummy};
     kern_kv_desc kv;
 
-    TP_TRY(o->ops->open(&m->be, &(kern_open_args){.n_threads = o->n_threads > 0 ? o->n_threads : 1,
-                                                  .isa = o->isa}));
+    m->be = o->be;
+    m->owns_backend = o->be == NULL;
+    if (m->owns_backend)
+        TP_TRY(
+            o->ops->open(&m->be, &(kern_open_args){.n_threads = o->n_threads > 0 ? o->n_threads : 1,
+                                                   .isa = o->isa}));
     TP_TRY(rt_shard_plan(&m->shard, &m->config, comm_size(m->group), comm_rank(m->group), o->dtype,
                          o->dtype));
     TP_TRY(rt_model_load(&m->model, &m->config, &m->shard, m->be, m->group, &opt));
@@ -122,7 +126,7 @@ void tm_close(tm_model *m)
     if (m->stage != NULL)
         m->be->ops->free(m->be, m->stage);
     rt_model_destroy(m->model);
-    if (m->be != NULL)
+    if (m->be != NULL && m->owns_backend)
         m->be->ops->close(m->be);
     tp_free(m->gather);
     memset(m, 0, sizeof *m);

@@ -29,6 +29,7 @@ typedef struct tm_model {
     rt_config config;
     rt_shard shard;
     kern_backend *be;
+    bool owns_backend;
     comm_group *group;
     rt_model *model;
     kern_kv *kv;
@@ -42,6 +43,7 @@ typedef struct tm_options {
     kern_dtype dtype;
     const kern_ops *ops;
     const char *isa;   /* NULL: best */
+    kern_backend *be;  /* instead of ops: one that is open */
     comm_group *group; /* of this rank */
     int n_threads;     /* 0: one */
     bool dummy;        /* random weights instead of the checkpoint's */
