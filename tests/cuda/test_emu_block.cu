@@ -191,6 +191,11 @@ TP_KERNEL(1024) nothing(int *p)
     if (p && threadIdx.x == 0)
         *p = 1;
 }
+template <int THREADS> TP_KERNEL(THREADS) bounded(int *p)
+{
+    if (p && threadIdx.x == 0)
+        *p = THREADS;
+}
 TP_KERNEL(1024) much_memory(unsigned char *out, int at)
 {
     TP_DYN_SMEM(unsigned char, s);
@@ -205,6 +210,29 @@ static void expect_launch(dim3 grid, dim3 block, size_t smem, int want)
     TP_LAUNCH(nothing, grid, block, smem, NULL, (int *)NULL);
     assert_int_equal(TP_LAUNCH_STATUS(), want);
     assert_int_equal(TP_LAUNCH_STATUS(), 0);
+}
+
+template <int BOUND> static void expect_bound()
+{
+    for (int threads = 32; threads <= 1024; threads += 32) {
+        int ran = 0;
+        TP_LAUNCH(bounded<BOUND>, 1, threads, 0, NULL, &ran);
+        assert_int_equal(TP_LAUNCH_STATUS(), threads > BOUND ? EMU_ERROR_RESOURCES : EMU_OK);
+        assert_int_equal(ran, threads > BOUND ? 0 : BOUND);
+    }
+}
+
+/* More threads than the kernel was compiled for. */
+static void launch_bounds(void **state)
+{
+    (void)state;
+#ifdef __clang__
+    skip();
+#endif
+    expect_bound<32>();
+    expect_bound<96>();
+    expect_bound<256>();
+    expect_bound<1024>();
 }
 
 static void refused_launches(void **state)
@@ -334,6 +362,7 @@ int main(void)
         cmocka_unit_test(barriers),
         cmocka_unit_test(whole_warps_may_leave),
         cmocka_unit_test(atomics),
+        cmocka_unit_test(launch_bounds),
         cmocka_unit_test(refused_launches),
         cmocka_unit_test(kept_launches_hold_copies),
         cmocka_unit_test(warps_wait_for_each_other),

@@ -15,9 +15,17 @@
 #include "kernels/cuda/emu/emu_math.h"
 #include "kernels/cuda/emu/emu_types.h"
 
-#define TP_DEV                                 static inline
-#define TP_KERNEL(max_threads)                 void
-#define TP_KERNEL_MIN(max_threads, min_blocks) void
+#define TP_DEV static inline
+/* The bound is written where a launch can find it: as the number of idle instructions before the function, one per warp. */
+#if defined(__GNUC__) && !defined(__clang__)
+#    define EMU_WARPS(threads) (((threads) + 31) / 32)
+#    define TP_KERNEL(max_threads)                                                                 \
+        __attribute__((                                                                            \
+            patchable_function_entry(EMU_WARPS(max_threads), EMU_WARPS(max_threads)))) void
+#else /* clang takes no template parameter there */
+#    define TP_KERNEL(max_threads) void
+#endif
+#define TP_KERNEL_MIN(max_threads, min_blocks) TP_KERNEL(max_threads)
 
 /* Reference to an array that all threads of the block share.  The tag's address names it within the block. */
 #define TP_SHARED(T, name, n)                                                                      \

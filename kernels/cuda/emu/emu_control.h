@@ -23,6 +23,7 @@ enum {
     EMU_ERROR_INVALID_VALUE = 1,
     EMU_ERROR_MEMORY = 2,
     EMU_ERROR_INVALID_CONFIGURATION = 9,
+    EMU_ERROR_RESOURCES = 701, /* more threads than the kernel was compiled for */
 };
 const char *emu_error_name(int error);
 

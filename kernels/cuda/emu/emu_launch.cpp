@@ -35,6 +35,7 @@ EMU_RAW const char *emu_error_name(int error)
     case EMU_ERROR_INVALID_VALUE: return "cudaErrorInvalidValue";
     case EMU_ERROR_MEMORY: return "cudaErrorMemoryAllocation";
     case EMU_ERROR_INVALID_CONFIGURATION: return "cudaErrorInvalidConfiguration";
+    case EMU_ERROR_RESOURCES: return "cudaErrorLaunchOutOfResources";
     default: return "cudaErrorUnknown";
     }
 }
@@ -69,6 +70,35 @@ static EMU_RAW int64_t allowed_smem(void (*kernel)(void))
     return bytes;
 }
 
+/* ---- TP_KERNEL's bound ---- */
+
+/* Where the idle instructions of this module's kernels begin; the linker makes the two names. */
+extern "C" {
+extern const unsigned char *const __start___patchable_function_entries[]
+    __attribute__((weak, visibility("hidden")));
+extern const unsigned char *const __stop___patchable_function_entries[]
+    __attribute__((weak, visibility("hidden")));
+}
+
+#if defined(__x86_64__)
+enum { IDLE_BYTES = 1 };
+#else
+enum { IDLE_BYTES = 4 };
+#endif
+
+/* 0: not known. */
+static EMU_RAW uint64_t threads_max(void (*kernel)(void))
+{
+    const unsigned char *code = (const unsigned char *)kernel;
+    uint64_t nearest = UINT64_MAX;
+    for (const unsigned char *const *e = __start___patchable_function_entries;
+         e < __stop___patchable_function_entries; e++)
+        if (*e < code && (uint64_t)(code - *e) < nearest)
+            nearest = (uint64_t)(code - *e);
+    uint64_t warps = nearest / IDLE_BYTES;
+    return warps <= EMU_THREADS_MAX / EMU_WARP ? warps * EMU_WARP : 0;
+}
+
 static EMU_RAW int check(const emu_launch_info *l)
 {
     dim3 g = l->grid, b = l->block;
@@ -79,6 +109,9 @@ static EMU_RAW int check(const emu_launch_info *l)
         return EMU_ERROR_INVALID_CONFIGURATION;
     if (b.x > 1024 || b.y > 1024 || b.z > 64 || threads > EMU_THREADS_MAX)
         return EMU_ERROR_INVALID_CONFIGURATION;
+    uint64_t bound = threads_max(l->kernel);
+    if (bound > 0 && threads > bound)
+        return EMU_ERROR_RESOURCES;
     if (l->smem > EMU_SMEM_DEFAULT &&
         (l->smem > emu_get_settings()->smem_limit || (int64_t)l->smem > allowed_smem(l->kernel)))
         return EMU_ERROR_INVALID_VALUE;
