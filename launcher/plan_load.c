@@ -8,7 +8,7 @@
 #include <string.h>
 
 #include "base/log.h"
-#include "launcher/plan.h"
+#include "launcher/plan_tool.h"
 
 typedef struct candidate {
     const launch_gpu *gpu;

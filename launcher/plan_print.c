@@ -3,7 +3,7 @@
 #include <inttypes.h>
 #include <string.h>
 
-#include "launcher/plan.h"
+#include "launcher/plan_tool.h"
 
 static double context_of(const launch_plan *p)
 {

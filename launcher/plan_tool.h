@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* plan.h - parts of `tpserve plan`: what was asked, what a rank of it takes, and the printed answers.
+/* plan_tool.h - parts of `tpserve plan`: what was asked, what a rank of it takes, and the printed answers.
  * Threads: main. */
-#ifndef LAUNCH_PLAN_H
-#define LAUNCH_PLAN_H
+#ifndef LAUNCH_PLAN_TOOL_H
+#define LAUNCH_PLAN_TOOL_H
 
 #include "launcher/gpu_table.h"
 #include "launcher/json_out.h"

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* plan.c - `tpserve plan`: will a model fit, how fast could it be, and what would a load take?  From config.json alone.
+/* plan_tool.c - `tpserve plan`: will a model fit, how fast could it be, and what would a load take?  From config.json alone.
  *
  * Nothing is measured: every number is predicted, and printed with what it rests on.
  */
-#include "launcher/plan.h"
+#include "launcher/plan_tool.h"
 
 #include <inttypes.h>
 #include <math.h>
