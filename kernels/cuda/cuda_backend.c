@@ -164,6 +164,7 @@ OPERATION(gather, kern_gather_args, kern_check_gather(a))
 OPERATION(adjust, kern_adjust_args, kern_check_adjust(a))
 OPERATION(topk, kern_topk_args, kern_check_topk(a))
 OPERATION(chunk_stats, kern_chunk_args, kern_check_chunk(a))
+OPERATION(draw, kern_draw_args, kern_check_draw(a))
 
 static tp_status cuda_attn(kern_backend *be, const kern_attn_args *a)
 {
@@ -286,6 +287,7 @@ const kern_ops *kern_module_ops(void)
         .adjust = cuda_adjust,
         .topk = cuda_topk,
         .chunk_stats = cuda_chunk_stats,
+        .draw = cuda_draw,
         .graph_begin = cuda_graph_begin,
         .graph_end = cuda_graph_end,
         .graph_launch = cuda_graph_launch,
