@@ -197,6 +197,20 @@ static tp_status check_comm(const launch_device *d, const launch_options *opt,
                          opt->comm, d->kind);
 }
 
+/* Emulated devices are dealt out like real ones; more ranks than devices share. */
+static tp_status open_emu(launch_device *d, const comm_world *world)
+{
+    kern_device_info devices[LAUNCH_GPUS_MAX];
+    int n;
+
+    TP_TRY(kern_module_open("emu", &d->ops, &d->reducers));
+    TP_TRY(kern_module_devices("emu", devices, LAUNCH_GPUS_MAX, &n));
+    d->ordinal = n > 0 ? world->local_rank % n : 0;
+    if (n > 0)
+        (void)snprintf(d->name, sizeof d->name, "%s", devices[d->ordinal].name);
+    return TP_OK;
+}
+
 tp_status launch_choose_device(launch_device *out, const launch_options *opt,
                                const comm_world *world)
 {
@@ -207,7 +221,7 @@ tp_status launch_choose_device(launch_device *out, const launch_options *opt,
     } else if (strcmp(opt->device, "cpu") == 0) {
         d.ops = kern_cpu_ops();
     } else if (strcmp(opt->device, "emu") == 0) {
-        tp_status st = kern_module_open("emu", &d.ops, &d.reducers);
+        tp_status st = open_emu(&d, world);
 
         if (st != TP_OK)
             return TP_FAIL(st, "%s", tp_last_error());

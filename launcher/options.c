@@ -299,6 +299,51 @@ static tp_status check_command(const launch_parser *p)
     return TP_OK;
 }
 
+/* Puts n in its place among the sizes; false when there is no room. */
+static bool add_capture_size(launch_options *o, int n)
+{
+    int at = o->n_capture_sizes;
+
+    while (at > 0 && o->capture_sizes[at - 1] >= n)
+        at--;
+    if (at < o->n_capture_sizes && o->capture_sizes[at] == n)
+        return true;
+    if (o->n_capture_sizes == LAUNCH_CAPTURES_MAX)
+        return false;
+    memmove(&o->capture_sizes[at + 1], &o->capture_sizes[at],
+            (size_t)(o->n_capture_sizes - at) * sizeof o->capture_sizes[0]);
+    o->capture_sizes[at] = n;
+    o->n_capture_sizes++;
+    return true;
+}
+
+/* "1,2,4", "[1, 2, 4]" or one number per item. */
+static tp_status read_capture_sizes(launch_options *o)
+{
+    static const char k_between[] = ", []";
+
+    for (int i = 0; i < o->cudagraph_capture_sizes.n; i++) {
+        const char *item = o->cudagraph_capture_sizes.items[i];
+
+        for (const char *s = item + strspn(item, k_between); *s != '\0';) {
+            char *end;
+            long n = strtol(s, &end, 10);
+
+            if (end == s || n < 1 || n > 65536 || (*end != '\0' && strchr(k_between, *end) == NULL))
+                return TP_REJECT(
+                    TP_ERR_INVALID,
+                    "--cudagraph-capture-sizes: expected numbers from 1 to 65536 such as "
+                    "1,2,4,8, found \"%s\"",
+                    item);
+            if (!add_capture_size(o, (int)n))
+                return TP_REJECT(TP_ERR_INVALID, "--cudagraph-capture-sizes: more than %d numbers",
+                                 LAUNCH_CAPTURES_MAX);
+            s = end + strspn(end, k_between);
+        }
+    }
+    return TP_OK;
+}
+
 static tp_status check_together(const launch_options *o)
 {
     if (o->block_size % 16 != 0)
@@ -333,6 +378,7 @@ tp_status launch_parse(launch_parser *p, int argc, char **argv)
     if (p->opt.max_model_len < 0)
         p->opt.max_model_len = 0;
     TP_TRY(check_command(p));
+    TP_TRY(read_capture_sizes(&p->opt));
     return check_together(&p->opt);
 }
 

@@ -14,7 +14,8 @@
 #include "base/arena.h"
 #include "base/status.h"
 
-#define LAUNCH_LIST_MAX 64
+#define LAUNCH_LIST_MAX     64
+#define LAUNCH_CAPTURES_MAX 32
 
 typedef struct launch_list {
     const char *items[LAUNCH_LIST_MAX];
@@ -48,7 +49,9 @@ typedef struct launch_options {
     int64_t max_num_queued_reqs, max_num_queued_tokens;
     double gpu_memory_utilization, watermark;
     bool async_scheduling, enforce_eager;
-    const char *cudagraph_capture_sizes;
+    launch_list cudagraph_capture_sizes;
+    int capture_sizes[LAUNCH_CAPTURES_MAX],
+        n_capture_sizes; /* the numbers of that list, ascending */
     /* server */
     const char *host, *api_key_file;
     int64_t port;

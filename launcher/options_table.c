@@ -110,8 +110,10 @@ const launch_row launch_rows[] = {
      "same."},
     BOOL(NULL, "enforce-eager", NULL, enforce_eager, 0,
          "Launch every kernel of a decode step by itself instead of replaying CUDA graphs."),
-    STR(NULL, "cudagraph-capture-sizes", NULL, cudagraph_capture_sizes, NULL,
-        "Batch sizes that get a CUDA graph, such as 1,2,4,8. Default: chosen up to --max-num-seqs."),
+    LIST(
+        NULL, "cudagraph-capture-sizes", NULL, cudagraph_capture_sizes, 0,
+        "Batch sizes that get a CUDA graph, such as 1,2,4,8; may be repeated. Default: chosen up to "
+        "--max-num-seqs."),
     INT(NULL, "block-size", "page-size", block_size, "16", 16, 256,
         "Tokens per KV cache block, a multiple of 16."),
     BYTES(NULL, "kv-cache-memory-bytes", NULL, kv_cache_memory_bytes, "0", 4096 * TEBI,

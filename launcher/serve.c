@@ -165,6 +165,10 @@ static rt_engine_options engine_options(const launch_options *opt, const char *m
                                .max_num_queued_reqs = (int)opt->max_num_queued_reqs,
                                .max_num_queued_tokens = opt->max_num_queued_tokens,
                                .sync_scheduling = !opt->async_scheduling,
+                               .enforce_eager = opt->enforce_eager,
+                               .capture_sizes =
+                                   opt->n_capture_sizes > 0 ? opt->capture_sizes : NULL,
+                               .n_capture_sizes = opt->n_capture_sizes,
                                .comm = opt->comm,
                                .step_timeout_ms = opt->step_timeout * 1000,
                                .dummy_weights = strcmp(opt->load_format, "dummy") == 0,

@@ -114,6 +114,39 @@ static void test_refusals_name_the_cure(void **state)
     assert_refused(PARSE("a", "b"), "unexpected argument \"b\"");
 }
 
+static void test_capture_sizes(void **state)
+{
+    static const int k_sizes[] = {1, 2, 4, 8};
+
+    (void)state;
+    assert_int_equal(
+        PARSE("--cudagraph-capture-sizes", "[8, 2]", "--cudagraph-capture-sizes=4,1,2", "m"),
+        TP_OK);
+    assert_int_equal(g.opt.n_capture_sizes, 4);
+    assert_memory_equal(g.opt.capture_sizes, k_sizes, sizeof k_sizes);
+    assert_refused(PARSE("--cudagraph-capture-sizes", "1,x"), "found \"1,x\"");
+    assert_refused(PARSE("--cudagraph-capture-sizes", "0"), "from 1 to 65536");
+}
+
+/* bench --comm alone: the value may be left out where nothing or another option follows. */
+static void test_bare_options(void **state)
+{
+    (void)state;
+    assert_int_equal(PARSE("bench", "--comm", "--output", "f"), TP_OK);
+    assert_string_equal(g.opt.comm, "auto");
+    assert_string_equal(g.opt.output, "f");
+    assert_int_equal(PARSE("bench", "--output", "f", "--comm"), TP_OK);
+    assert_int_equal(PARSE("bench", "--comm", "mpi"), TP_OK);
+    assert_string_equal(g.opt.comm, "mpi");
+    assert_int_equal(g.opt.command, LAUNCH_BENCH);
+    assert_refused(PARSE("--comm", "m"), "expected auto|nccl|p2p");
+    assert_refused(PARSE("--json", "--model", "m"), "--json is an option of tpserve plan");
+    assert_int_equal(PARSE("doctor", "--json"), TP_OK);
+    assert_int_equal(g.opt.command, LAUNCH_DOCTOR);
+    assert_int_equal(PARSE("plan", "m", "--gpu", "h100"), TP_OK);
+    assert_int_equal(g.opt.command, LAUNCH_PLAN);
+}
+
 static void write_config(char path[32], const char *text)
 {
     int fd;
@@ -278,6 +311,8 @@ int main(void)
         cmocka_unit_test(test_defaults),
         cmocka_unit_test(test_every_type),
         cmocka_unit_test(test_suffixes),
+        cmocka_unit_test(test_capture_sizes),
+        cmocka_unit_test(test_bare_options),
         cmocka_unit_test(test_refusals_name_the_cure),
         cmocka_unit_test(test_precedence),
         cmocka_unit_test(test_environment_lists),
