@@ -247,7 +247,10 @@ tp_status kern_dev_alloc(kern_dev *d, size_t bytes, void **out)
 
     (void)snprintf(what, sizeof what, "no room for %zu bytes", bytes);
     CUDA_TRY(d, cudaMalloc(&p, bytes != 0 ? bytes : 256), what);
+    /* Our streams do not wait for the default one, on which this fill may still be under way when cudaMemset returns. */
     e = cudaMemset(p, 0, bytes);
+    if (e == cudaSuccess)
+        e = cudaStreamSynchronize(cudaStreamLegacy);
     if (e != cudaSuccess) {
         (void)cudaFree(p);
         return kern_dev_cuda_fail(d, e, "clearing new memory");
