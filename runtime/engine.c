@@ -135,6 +135,7 @@ static void init_shared(rt_engine *e)
     pthread_cond_init(&e->inbox.wake, &monotonic);
     pthread_condattr_destroy(&monotonic);
     pthread_mutex_init(&e->inbox.lock, NULL);
+    pthread_mutex_init(&e->plan_lock, NULL);
     pthread_mutex_init(&e->stats_lock, NULL);
 }
 
@@ -215,6 +216,7 @@ void rt_engine_destroy(rt_engine *e)
     drop_inbox(&e->inbox);
     pthread_cond_destroy(&e->inbox.wake);
     pthread_mutex_destroy(&e->inbox.lock);
+    pthread_mutex_destroy(&e->plan_lock);
     pthread_mutex_destroy(&e->stats_lock);
     tp_free(e);
 }
@@ -368,6 +370,7 @@ void rt_engine_drain(rt_engine *e, int64_t timeout_ms)
     e->inbox.draining = true;
     if (rt_engine_get_state(e) == RT_ENGINE_SERVING)
         rt_engine_set_state(e, RT_ENGINE_DRAINING);
+    e->inbox.rung = true;
     pthread_cond_signal(&e->inbox.wake);
     pthread_mutex_unlock(&e->inbox.lock);
 }

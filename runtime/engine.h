@@ -2,8 +2,8 @@
 /* engine.h - the whole runtime as the API sees it: submit token ids, read events.
  *
  * One engine per process.  The engine thread of every rank owns the device and the group and executes step plans.  On
- * rank 0 the scheduler thread makes them, one step ahead of the one that runs, and turns results into events; it owns the
- * scheduler and the ids of KV blocks.  API threads only submit, poll and cancel.
+ * rank 0 a scheduler thread makes them, one step ahead of the one that runs, and turns results into events.  API threads
+ * only submit, poll and cancel.
  * A request handle belongs to the reader that submitted it until rt_request_release().
  */
 #ifndef RT_ENGINE_H
@@ -128,7 +128,7 @@ typedef struct rt_request_desc {
     int n_bias;
     const int32_t *allowed; /* NULL = all */
     int n_allowed;
-    /* Called by the scheduler thread when events wait and the reader had emptied the box (or it is half full, when
+    /* Called by the scheduler when events wait and the reader had emptied the box (or it is half full, when
      * `batched`), and at the end.  Must not block or call back into the engine. */
     void (*notify)(void *ctx);
     void *ctx;

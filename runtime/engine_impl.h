@@ -2,8 +2,9 @@
 /* engine_impl.h - the engine's own state, shared by engine.c (start, what API threads call), engine_loop.c (threads,
  * steps) and engine_requests.c (the requests in progress).
  *
- * Locks: inbox.lock (submissions, cancellations, drain), stats_lock (published snapshot), pipe.lock, and each request's
- * own; no two are held together, and none is held in a kernel or a collective.
+ * Locks: plan_lock is held for a round of the scheduler (engine_loop.c), and the others are taken inside it: inbox.lock
+ * (submissions, cancellations, drain), stats_lock (published snapshot), pipe.lock, and each request's own.  Of these no
+ * two are held together.  None is held in a kernel or a collective.
  */
 #ifndef RT_ENGINE_IMPL_H
 #define RT_ENGINE_IMPL_H
@@ -25,6 +26,7 @@ typedef struct rt_inbox {
         wake; /* the scheduler: something came, or a step is done, or the executor failed */
     rt_request *head, *tail; /* submitted, in order */
     rt_request *cancelled;   /* stack */
+    bool rung;               /* something else is to be done */
     bool draining;
     int64_t drain_deadline_ns;
 } rt_inbox;
@@ -48,13 +50,16 @@ struct rt_engine {
     bool overlapped;         /* a thread of its own plans ahead */
     rt_pipe pipe;
     atomic_int failed; /* tp_status of the step that could not be executed */
-    /* rank 0, scheduler thread */
+    pthread_mutex_t
+        plan_lock; /* what follows, the scheduler, and the pipe's end where steps are planned */
     rt_plan_writer writer;
     rt_output output;
     rt_stats stats;
     rt_request *open; /* list of requests in progress */
     uint64_t step;    /* plans made */
     bool draining;    /* as the inbox said last */
+    int64_t drain_deadline_ns;
+    bool stopped; /* the last plan is made */
     /* rank 0, shared with API threads */
     rt_inbox inbox;
     atomic_int state;           /* rt_engine_state */
@@ -67,7 +72,7 @@ struct rt_engine {
 void rt_engine_set_state(rt_engine *e, rt_engine_state s);
 void rt_engine_step_is_late(void *engine); /* for the watchdog */
 
-/* ---- engine_requests.c: scheduler thread ---- */
+/* ---- engine_requests.c: under the plan lock ---- */
 /* A request from the inbox becomes sequences. */
 void rt_engine_accept(rt_engine *e, rt_request *r);
 /* Ends what is left of a request, whose memory may then be gone. */

@@ -3,13 +3,17 @@
  *
  * Engine thread of every rank: takes plans and executes them.  On rank 0 they come out of the pipe and go to the others
  * over the control channel first; the others receive them there.
- * Scheduler thread (rank 0): takes what the API threads left in the inbox, plans, puts the step into the pipe, turns the
- * results of the oldest step into events.  With two steps in the pipe it plans one while the other runs.  Without
- * overlap the engine thread does all this itself, and executes a step where it would push it.
+ * Scheduler thread (rank 0): takes what the API threads left in the inbox, turns the results of steps that are done into
+ * events, plans until the pipe is full: one step while the other runs.
+ *
+ * That is one round, and whoever holds the plan lock may run it.  When the engine thread finds the pipe empty, it does not
+ * wait for a scheduler that the machine has given no core yet: it runs the round itself.  So planning ahead is never
+ * slower than planning in turn.  Without overlap there is no scheduler thread, and the engine thread runs every round.
  *
  * While no request is open nothing runs: the scheduler sleeps on the inbox, the engine thread on the pipe, the other
  * ranks in the control channel.
- * Between taking the inbox and the next one nothing is allocated; tp_mem_forbid() makes that an assertion.
+ * From the delivery of results to the end of planning, and in a step, nothing is allocated; tp_mem_forbid() makes that an
+ * assertion.
  */
 #include <string.h>
 
@@ -49,10 +53,11 @@ static tp_status execute(rt_engine *e, rt_step *s, bool *stop)
     return TP_OK;
 }
 
-static void wake_scheduler(rt_engine *e)
+/* Wakes whoever sleeps on the inbox: there is something to do besides what lies in it. */
+static void ring(rt_engine *e)
 {
-    /* The lock is for the moment between the scheduler's last look and its sleep. */
     pthread_mutex_lock(&e->inbox.lock);
+    e->inbox.rung = true;
     pthread_mutex_unlock(&e->inbox.lock);
     pthread_cond_signal(&e->inbox.wake);
 }
@@ -65,35 +70,12 @@ void rt_engine_step_is_late(void *engine)
 
     if (atomic_compare_exchange_strong(&e->failed, &ok, (int)TP_ERR_TIMEOUT) &&
         comm_rank(e->group) == 0)
-        wake_scheduler(e);
+        ring(e);
 }
 
-/* Executes the next step of the pipe. */
-static tp_status execute_next(rt_engine *e, bool *stop)
+static tp_status failure(const rt_engine *e)
 {
-    tp_status st = execute(e, rt_pipe_next(&e->pipe), stop);
-
-    if (st == TP_OK)
-        rt_pipe_finish(&e->pipe);
-    else
-        atomic_store(&e->failed, (int)st);
-    return st;
-}
-
-static tp_status execute_all(rt_engine *e)
-{
-    bool stop = false;
-
-    while (!stop) {
-        tp_status st;
-
-        tp_mem_forbid(true);
-        st = execute_next(e, &stop);
-        tp_mem_forbid(false);
-        wake_scheduler(e);
-        TP_TRY(st);
-    }
-    return TP_OK;
+    return (tp_status)atomic_load(&e->failed);
 }
 
 static tp_status follow(rt_engine *e)
@@ -111,72 +93,19 @@ static tp_status follow(rt_engine *e)
     return TP_OK;
 }
 
-/* ---- scheduler thread: the inbox ---- */
+/* ---- a round of the scheduler: under the plan lock ---- */
 
-static tp_status failure(const rt_engine *e)
-{
-    return (tp_status)atomic_load(&e->failed);
-}
-
-/* Under the inbox's lock.  Whether there is something to do but planning. */
-static bool has_news(const rt_engine *e)
-{
-    const rt_inbox *box = &e->inbox;
-
-    return box->head != NULL || box->cancelled != NULL || rt_pipe_done(&e->pipe) != NULL ||
-           failure(e) != TP_OK;
-}
-
-static bool is_over(const rt_engine *e, bool draining)
-{
-    return draining && e->open == NULL && rt_pipe_under_way(&e->pipe) == 0 &&
-           !rt_sched_has_closes(e->sched);
-}
-
-static void wait_inbox(rt_engine *e, int64_t until_ns)
-{
-    struct timespec ts = {.tv_sec = until_ns / TP_NS_PER_S, .tv_nsec = until_ns % TP_NS_PER_S};
-
-    if (until_ns == INT64_MAX)
-        pthread_cond_wait(&e->inbox.wake, &e->inbox.lock);
-    else
-        pthread_cond_timedwait(&e->inbox.wake, &e->inbox.lock, &ts);
-}
-
-/* Under the inbox's lock: sleeps while there is nothing to do.  planned: a further step may be had at once. */
-static void await_news(rt_engine *e, bool planned)
-{
-    rt_inbox *box = &e->inbox;
-    int under_way = rt_pipe_under_way(&e->pipe);
-    bool paused = !planned && under_way == 0 && e->open != NULL;
-    int64_t until = paused ? tp_now_ns() + PAUSED_WAIT_NS : INT64_MAX;
-
-    if (planned && rt_pipe_room(&e->pipe) != NULL)
-        return;
-    while (!has_news(e) && !is_over(e, box->draining)) {
-        int64_t end = until;
-
-        if (box->draining && e->open != NULL && box->drain_deadline_ns < end)
-            end = box->drain_deadline_ns;
-        if (end != INT64_MAX && tp_now_ns() >= end)
-            return;
-        wait_inbox(e, end);
-    }
-}
-
-/* Takes everything out of the inbox; sleeps first while there is nothing to do. */
-static void take_inbox(rt_engine *e, bool planned)
+/* Takes everything out of the inbox. */
+static void take_inbox(rt_engine *e)
 {
     rt_request *submitted, *cancelled;
-    bool late;
 
     pthread_mutex_lock(&e->inbox.lock);
-    await_news(e, planned);
     submitted = e->inbox.head;
     cancelled = e->inbox.cancelled;
     e->inbox.head = e->inbox.tail = e->inbox.cancelled = NULL;
     e->draining = e->inbox.draining;
-    late = e->draining && tp_now_ns() >= e->inbox.drain_deadline_ns;
+    e->drain_deadline_ns = e->inbox.drain_deadline_ns;
     pthread_mutex_unlock(&e->inbox.lock);
 
     e->output.now_ns = tp_now_ns();
@@ -188,11 +117,64 @@ static void take_inbox(rt_engine *e, bool planned)
         next = r->cancel_next;
         rt_engine_cancelled(e, r);
     }
-    while (late && e->open != NULL)
+    while (e->draining && e->output.now_ns >= e->drain_deadline_ns && e->open != NULL)
         rt_engine_finish_all(e, e->open, RT_FINISH_ERROR, "shutdown");
 }
 
-/* ---- scheduler thread: steps ---- */
+static void deliver_done(rt_engine *e)
+{
+    const rt_step *s;
+
+    while ((s = rt_pipe_done(&e->pipe)) != NULL) {
+        rt_engine_deliver(e, s);
+        rt_pipe_pop(&e->pipe);
+    }
+}
+
+/* Hands the plan that the writer holds to the engine thread, with what must be known when its results come. */
+static void push_step(rt_engine *e, rt_step *s)
+{
+    const rt_scheduled *scheduled = rt_sched_scheduled(e->sched, &s->n_seqs);
+    const uint8_t *plan = rt_plan_finish(&e->writer, &s->plan_bytes);
+
+    if (e->writer.header.n_seq == 0)
+        s->n_seqs = 0; /* the scheduler was not asked, or had nothing but slots to close */
+    TP_ASSERT(s->plan_bytes <= e->pipe.plan_bytes_max);
+    memcpy(s->plan, plan, s->plan_bytes);
+    memcpy(s->seqs, scheduled, sizeof *scheduled * (size_t)s->n_seqs);
+    rt_engine_name_in_step(e, s);
+    e->step++;
+    rt_pipe_push(&e->pipe);
+}
+
+/* Plans steps while there is something to do and the pipe has room; `most` of them. */
+static void plan_steps(rt_engine *e, int most)
+{
+    rt_step *s;
+
+    while (most-- > 0 && (s = rt_pipe_room(&e->pipe)) != NULL) {
+        rt_engine_check_readers(e);
+        rt_plan_begin(&e->writer, e->step, 0);
+        s->n_tokens = rt_sched_plan(e->sched, &e->writer);
+        if (rt_plan_is_empty(&e->writer))
+            return;
+        push_step(e, s);
+    }
+}
+
+/* Drained: the last plan lets the ranks go. */
+static void stop_when_over(rt_engine *e)
+{
+    rt_step *s = rt_pipe_room(&e->pipe);
+
+    if (!e->draining || e->open != NULL || rt_pipe_under_way(&e->pipe) > 0 ||
+        rt_sched_has_closes(e->sched))
+        return;
+    rt_plan_begin(&e->writer, e->step, RT_PLAN_STOP);
+    s->n_tokens = 0;
+    push_step(e, s);
+    e->stopped = true;
+}
 
 static void publish_stats(rt_engine *e)
 {
@@ -207,76 +189,57 @@ static void publish_stats(rt_engine *e)
     pthread_mutex_unlock(&e->stats_lock);
 }
 
-/* Hands the plan that the writer holds to the engine thread, with what must be known when its results come. */
-static tp_status push_step(rt_engine *e, rt_step *s)
+/* When to look again although nobody calls. */
+static int64_t next_look(const rt_engine *e)
 {
-    const rt_scheduled *scheduled = rt_sched_scheduled(e->sched, &s->n_seqs);
-    const uint8_t *plan = rt_plan_finish(&e->writer, &s->plan_bytes);
-    bool stop;
-
-    if (e->writer.header.n_seq == 0)
-        s->n_seqs = 0; /* the scheduler was not asked, or had nothing but slots to close */
-    TP_ASSERT(s->plan_bytes <= e->pipe.plan_bytes_max);
-    memcpy(s->plan, plan, s->plan_bytes);
-    memcpy(s->seqs, scheduled, sizeof *scheduled * (size_t)s->n_seqs);
-    rt_engine_name_in_step(e, s);
-    e->step++;
-    rt_pipe_push(&e->pipe);
-    return e->overlapped ? TP_OK : execute_next(e, &stop);
+    if (e->open != NULL && rt_pipe_under_way(&e->pipe) == 0)
+        return tp_now_ns() + PAUSED_WAIT_NS;
+    return e->open != NULL && e->draining ? e->drain_deadline_ns : INT64_MAX;
 }
 
-/* Plans one step when the pipe has room; *planned: false when there was nothing to do in it. */
-static tp_status plan_step(rt_engine *e, bool *planned)
+/* Returns the time of the next round unless the inbox calls before. */
+static int64_t run_round(rt_engine *e, int most)
 {
-    rt_step *s = rt_pipe_room(&e->pipe);
-
-    *planned = true;
-    if (s == NULL)
-        return TP_OK;
-    rt_engine_check_readers(e);
-    rt_plan_begin(&e->writer, e->step, 0);
-    s->n_tokens = rt_sched_plan(e->sched, &e->writer);
-    *planned = !rt_plan_is_empty(&e->writer);
-    return *planned ? push_step(e, s) : TP_OK;
+    if (e->stopped || failure(e) != TP_OK)
+        return INT64_MAX;
+    take_inbox(e);
+    tp_mem_forbid(true);
+    deliver_done(e);
+    plan_steps(e, most);
+    stop_when_over(e);
+    publish_stats(e);
+    tp_mem_forbid(false);
+    return next_look(e);
 }
 
-static tp_status push_stop(rt_engine *e)
+/* ---- between rounds ---- */
+
+static void sleep_until_called(rt_engine *e, int64_t look_ns)
 {
-    rt_step *s = rt_pipe_room(&e->pipe);
+    rt_inbox *box = &e->inbox;
+    struct timespec ts = {.tv_sec = look_ns / TP_NS_PER_S, .tv_nsec = look_ns % TP_NS_PER_S};
 
-    rt_plan_begin(&e->writer, e->step, RT_PLAN_STOP);
-    s->n_tokens = 0;
-    return push_step(e, s);
-}
-
-static void deliver_done(rt_engine *e)
-{
-    const rt_step *s;
-
-    while ((s = rt_pipe_done(&e->pipe)) != NULL) {
-        rt_engine_deliver(e, s);
-        rt_pipe_pop(&e->pipe);
+    pthread_mutex_lock(&box->lock);
+    while (!box->rung && box->head == NULL && box->cancelled == NULL) {
+        if (look_ns == INT64_MAX)
+            pthread_cond_wait(&box->wake, &box->lock);
+        else if (tp_now_ns() < look_ns)
+            pthread_cond_timedwait(&box->wake, &box->lock, &ts);
+        else
+            break;
     }
+    box->rung = false;
+    pthread_mutex_unlock(&box->lock);
 }
 
-static tp_status schedule_steps(rt_engine *e)
+static int64_t lock_and_run_round(rt_engine *e, int most)
 {
-    bool planned = false;
+    int64_t look_ns;
 
-    do {
-        tp_status st;
-
-        take_inbox(e, planned);
-        tp_mem_forbid(true);
-        deliver_done(e);
-        st = failure(e);
-        if (st == TP_OK)
-            st = plan_step(e, &planned);
-        publish_stats(e);
-        tp_mem_forbid(false);
-        TP_TRY(st);
-    } while (!is_over(e, e->draining));
-    return push_stop(e);
+    pthread_mutex_lock(&e->plan_lock);
+    look_ns = run_round(e, most);
+    pthread_mutex_unlock(&e->plan_lock);
+    return look_ns;
 }
 
 /* No step will be executed any more: no request may wait for one. */
@@ -296,57 +259,114 @@ static void fail_open_requests(rt_engine *e, const char *code)
     }
     while (e->open != NULL)
         rt_engine_finish_all(e, e->open, RT_FINISH_ERROR, code);
-    for (int i = 0; i < rt_pipe_under_way(&e->pipe); i++)
-        rt_engine_forget_step(rt_pipe_step(&e->pipe, i));
+    while (rt_pipe_under_way(&e->pipe) > 0) {
+        rt_engine_forget_step(rt_pipe_oldest(&e->pipe));
+        rt_pipe_pop(&e->pipe);
+    }
     publish_stats(e);
 }
 
-static void set_final_state(rt_engine *e, tp_status st)
+/* The state after the end; on rank 0 nobody is left waiting after a failure. */
+static void conclude(rt_engine *e, tp_status st)
 {
     bool lost = st == TP_ERR_COMM || st == TP_ERR_TIMEOUT;
 
     rt_engine_set_state(e, st == TP_OK ? RT_ENGINE_DRAINING
                            : lost      ? RT_ENGINE_RANK_LOST
                                        : RT_ENGINE_DEAD);
+    if (st != TP_OK && comm_rank(e->group) == 0) {
+        pthread_mutex_lock(&e->plan_lock);
+        fail_open_requests(e, lost ? "rank_lost" : "engine_dead");
+        pthread_mutex_unlock(&e->plan_lock);
+    }
 }
 
-static tp_status schedule(rt_engine *e)
+static void *run_scheduler(void *engine)
 {
-    tp_status st = schedule_steps(e);
+    rt_engine *e = engine;
+    int64_t look_ns = INT64_MAX;
+    bool over = false;
 
-    set_final_state(e, st);
-    if (st != TP_OK)
-        fail_open_requests(e, rt_engine_get_state(e) == RT_ENGINE_RANK_LOST ? "rank_lost"
-                                                                            : "engine_dead");
-    return st;
-}
-
-static void *schedule_thread(void *engine)
-{
-    (void)schedule(engine); /* a failure came from the engine thread, which knows it */
+    while (!over) {
+        sleep_until_called(e, look_ns);
+        pthread_mutex_lock(&e->plan_lock);
+        look_ns = run_round(e, RT_PIPE_STEPS);
+        over = e->stopped;
+        pthread_mutex_unlock(&e->plan_lock);
+        if (failure(e) != TP_OK) {
+            /* the engine thread may still hang in the step: clients are told from here */
+            conclude(e, failure(e));
+            over = true;
+        }
+    }
     return NULL;
 }
 
-/* ---- all ranks ---- */
+/* ---- the engine thread of rank 0 ---- */
+
+static rt_step *next_step(rt_engine *e)
+{
+    rt_step *s = rt_pipe_next(&e->pipe, false);
+
+    if (s != NULL)
+        return s;
+    if (pthread_mutex_trylock(&e->plan_lock) == 0) {
+        (void)run_round(e, 1);
+        pthread_mutex_unlock(&e->plan_lock);
+        ring(e); /* the scheduler plans the step after, or when to look again */
+    }
+    return rt_pipe_next(&e->pipe, true);
+}
+
+static rt_step *next_step_in_turn(rt_engine *e)
+{
+    int64_t look_ns = lock_and_run_round(e, 1);
+    rt_step *s;
+
+    while ((s = rt_pipe_next(&e->pipe, false)) == NULL) {
+        sleep_until_called(e, look_ns);
+        look_ns = lock_and_run_round(e, 1);
+    }
+    return s;
+}
+
+static tp_status execute_all(rt_engine *e)
+{
+    bool stop = false;
+
+    while (!stop) {
+        rt_step *s = e->overlapped ? next_step(e) : next_step_in_turn(e);
+        tp_status st;
+
+        tp_mem_forbid(true);
+        st = execute(e, s, &stop);
+        tp_mem_forbid(false);
+        if (st == TP_OK)
+            rt_pipe_finish(&e->pipe);
+        else
+            atomic_store(&e->failed, (int)st);
+        if (e->overlapped)
+            ring(e);
+        /* the watchdog's verdict stands, even when the step did end after all */
+        TP_TRY(failure(e));
+    }
+    return TP_OK;
+}
 
 static tp_status lead(rt_engine *e)
 {
     pthread_t scheduler;
     tp_status st;
 
-    if (!e->overlapped)
-        return schedule(e);
-    if (pthread_create(&scheduler, NULL, schedule_thread, e) != 0) {
+    if (e->overlapped && pthread_create(&scheduler, NULL, run_scheduler, e) != 0) {
         st = TP_FAIL(TP_ERR_NOMEM, "cannot start the scheduler thread");
-        set_final_state(e, st);
-        fail_open_requests(e, "engine_dead");
+        conclude(e, st);
         return st;
     }
     st = execute_all(e);
-    pthread_join(scheduler, NULL);
-    if (st != TP_OK)
-        set_final_state(
-            e, st); /* again, for a failure of the last step: the scheduler did not wait for it */
+    if (e->overlapped)
+        pthread_join(scheduler, NULL);
+    conclude(e, st);
     return st;
 }
 
@@ -357,6 +377,6 @@ tp_status rt_engine_run(rt_engine *e)
     if (comm_rank(e->group) == 0)
         return lead(e);
     st = follow(e);
-    set_final_state(e, st);
+    conclude(e, st);
     return st;
 }

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* engine_requests.c - the requests in progress, on the scheduler thread: accepted, held back for their readers, named by
+/* engine_requests.c - the requests in progress, under the plan lock: accepted, held back for their readers, named by
  * steps under way, given results, ended.
  *
  * A request that has ended may still be named by steps under way: its memory stays until they are back, and what they

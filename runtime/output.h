@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* output.h - from sampled tokens to events: text, stop conditions, logprobs.
- * Threads: scheduler thread of rank 0.  No allocation. */
+ * Threads: under the plan lock of rank 0.  No allocation. */
 #ifndef RT_OUTPUT_H
 #define RT_OUTPUT_H
 

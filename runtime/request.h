@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* request.h - a request inside the runtime: its copies of the caller's data, its choices, and its outbox.
  *
- * Shared by two threads.  The reader (an API thread) owns the handle; the scheduler thread owns the choices.  They meet
+ * Shared by two sides.  The reader (an API thread) owns the handle; the scheduler (under the plan lock) the choices.  They meet
  * in the outbox, a byte ring of records under the request's lock, and in `cancelled`.  Each side holds one reference;
  * the last one frees.  The scheduler keeps its own until no step under way names a choice of the request.
  */
@@ -38,18 +38,18 @@ struct rt_request {
     rt_engine *engine;
     rt_request *inbox_next; /* list links, under the engine's inbox lock */
     rt_request *cancel_next;
-    rt_request *open_prev, *open_next; /* scheduler thread: requests in progress */
+    rt_request *open_prev, *open_next; /* scheduler: requests in progress */
 
     rt_request_desc desc; /* pointers are to our copies */
     rt_choice *choices;   /* [desc.n] */
-    int n_open;           /* choices not finished; this and what follows: scheduler thread */
+    int n_open;           /* choices not finished; this and what follows: scheduler */
     int n_under_way;      /* times that the steps under way name a choice */
     size_t promised;      /* most bytes of the records that their results will become */
     int64_t starved_ns;   /* held back for want of room since; 0 = not */
     int32_t forbidden[RT_STOP_IDS_MAX + RT_EOS_MAX]; /* ids masked below min_tokens */
     int64_t submitted_ns;
     size_t held_max;
-    char *scratch;     /* [scratch_max] scheduler thread: text of one push */
+    char *scratch;     /* [scratch_max] scheduler: text of one push */
     size_t record_max; /* largest record of the outbox */
 
     pthread_mutex_t lock; /* what follows */
@@ -68,7 +68,7 @@ TP_MUST_USE tp_status rt_request_create(rt_request **out, rt_engine *e, const rt
 void rt_request_ref(rt_request *r);
 void rt_request_unref(rt_request *r); /* frees at zero */
 
-/* Scheduler thread.  Bytes that can be pushed now. */
+/* Scheduler.  Bytes that can be pushed now. */
 size_t rt_request_room(const rt_request *r);
 /* Largest record of one RT_EVENT_PROMPT. */
 size_t rt_request_prompt_record_bytes(void);

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* stats.h - what the engine counts: one snapshot struct of counters, gauges and histograms.
  *
- * The scheduler thread writes, any thread reads a snapshot.  Names on the wire are vLLM's; api/metrics.c prints them.
+ * The scheduler writes, any thread reads a snapshot.  Names on the wire are vLLM's; api/metrics.c prints them.
  */
 #ifndef RT_STATS_H
 #define RT_STATS_H

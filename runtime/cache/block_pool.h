@@ -2,7 +2,7 @@
 /* block_pool.h - reference-counted ids of KV cache blocks.
  *
  * Rank 0 hands out ids; the same id means the same block on every rank, because the ids travel in the step plan.
- * No memory hangs on an id here: the backend's cache is indexed by it.  Threads: scheduler thread of rank 0.
+ * No memory hangs on an id here: the backend's cache is indexed by it.  Threads: under the plan lock of rank 0.
  */
 #ifndef RT_BLOCK_POOL_H
 #define RT_BLOCK_POOL_H

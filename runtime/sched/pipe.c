@@ -71,32 +71,34 @@ void rt_pipe_push(rt_pipe *p)
     pthread_cond_signal(&p->work);
 }
 
-const rt_step *rt_pipe_step(const rt_pipe *p, int i)
+const rt_step *rt_pipe_oldest(const rt_pipe *p)
 {
-    TP_ASSERT(i >= 0 && i < rt_pipe_under_way(p));
-    return &p->steps[(p->n_popped + (uint64_t)i) % (uint64_t)p->n_steps];
+    TP_ASSERT(rt_pipe_under_way(p) > 0);
+    return &p->steps[p->n_popped % (uint64_t)p->n_steps];
 }
 
 const rt_step *rt_pipe_done(const rt_pipe *p)
 {
-    return finished(p) > p->n_popped ? rt_pipe_step(p, 0) : NULL;
+    return finished(p) > p->n_popped ? rt_pipe_oldest(p) : NULL;
 }
 
 void rt_pipe_pop(rt_pipe *p)
 {
-    TP_ASSERT(finished(p) > p->n_popped);
+    TP_ASSERT(rt_pipe_under_way(p) > 0);
     p->n_popped++;
 }
 
-rt_step *rt_pipe_next(rt_pipe *p)
+rt_step *rt_pipe_next(rt_pipe *p, bool wait)
 {
     uint64_t at = finished(p);
+    bool there;
 
     pthread_mutex_lock(&p->lock);
-    while (p->n_pushed == at)
+    while (wait && p->n_pushed == at)
         pthread_cond_wait(&p->work, &p->lock);
+    there = p->n_pushed > at;
     pthread_mutex_unlock(&p->lock);
-    return &p->steps[at % (uint64_t)p->n_steps];
+    return there ? &p->steps[at % (uint64_t)p->n_steps] : NULL;
 }
 
 void rt_pipe_finish(rt_pipe *p)

@@ -2,11 +2,11 @@
 /* pipe.h - steps on their way from the thread that plans to the thread that executes, and back with their results.
  *
  * A ring of two: while one step runs, the next one waits for it, and there is none beyond, so that a new request never
- * stands behind more than one step that was planned without it.  A step belongs to one thread at a time:
+ * stands behind more than one step that was planned without it.  A step belongs to one side at a time:
  *   scheduler   room -> (fill) -> push                       done -> (read results) -> pop
  *   executor                        next -> (execute) -> finish
- * Both ends may be one thread, which then takes turns.  Waking the scheduler after finish() is the caller's part: it
- * sleeps for other things as well.
+ * The scheduler's side is for whoever holds the engine's plan lock, the executor too.  Waking the scheduler after
+ * finish() is the caller's part: it sleeps for other things as well.
  */
 #ifndef RT_PIPE_H
 #define RT_PIPE_H
@@ -38,7 +38,7 @@ typedef struct rt_pipe {
     int results_max;
     pthread_mutex_t lock;
     pthread_cond_t work;
-    uint64_t n_pushed;        /* under lock; the scheduler reads its own writes without */
+    uint64_t n_pushed;        /* written by the scheduler under lock */
     atomic_ullong n_finished; /* written by the executor */
     uint64_t n_popped;        /* scheduler */
 } rt_pipe;
@@ -48,21 +48,20 @@ TP_MUST_USE tp_status rt_pipe_init(rt_pipe *p, int n_steps, size_t plan_bytes_ma
                                    int results_max);
 void rt_pipe_release(rt_pipe *p); /* copes with one that init has not seen, or left half-built */
 
-/* ---- scheduler ---- */
+/* ---- scheduler: under the plan lock ---- */
 /* The step to fill; NULL while all are under way. */
 rt_step *rt_pipe_room(rt_pipe *p);
 void rt_pipe_push(rt_pipe *p);
 /* The oldest step under way, when it has been executed; else NULL. */
 const rt_step *rt_pipe_done(const rt_pipe *p);
-void rt_pipe_pop(rt_pipe *p);
-/* Pushed and not popped. */
+/* Pushed and not popped; there must be one for the next two calls. */
 int rt_pipe_under_way(const rt_pipe *p);
-/* The i-th oldest of them, for letting go of what it refers to after a failure of the executor. */
-const rt_step *rt_pipe_step(const rt_pipe *p, int i);
+const rt_step *rt_pipe_oldest(const rt_pipe *p);
+void rt_pipe_pop(rt_pipe *p); /* the oldest, which is done, or never will be after a failure */
 
 /* ---- executor ---- */
-/* Sleeps until there is a step to execute. */
-rt_step *rt_pipe_next(rt_pipe *p);
+/* The step to execute.  When there is none: sleeps until there is, or yields NULL unless told to wait. */
+rt_step *rt_pipe_next(rt_pipe *p, bool wait);
 /* The step that next() gave has its results. */
 void rt_pipe_finish(rt_pipe *p);
 

@@ -12,7 +12,7 @@
  * whose last row is planned leaves at once; one that ends unforeseen (eos, a stop string) is finished by the engine when
  * its token arrives, and the row computed for it meanwhile is thrown away.
  *
- * Pure bookkeeping: no I/O, no clock, no allocation after create.  Threads: scheduler thread of rank 0.
+ * Pure bookkeeping: no I/O, no clock, no allocation after create.  Threads: under the plan lock of rank 0.
  */
 #ifndef RT_SCHED_H
 #define RT_SCHED_H

@@ -1,0 +1,233 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* bench_engine.c - what planning ahead is worth: tokens per second of a whole engine, and how long its ranks stand still
+ * between two steps, with the scheduler a step ahead and without.
+ *
+ *     [mpirun -np N] bench_engine DIR [sequences, default 16 [tokens each, default 200 [threads per rank, default 1]]]
+ *
+ * The gap runs from the end of one step on rank 0 to the begin of the next (the linker wraps rt_worker_execute), over
+ * steps that follow each other within a run; without overlap it holds delivery, planning and sending, with it sending.
+ * Both ways take turns, so that a busy machine disturbs them alike; the best of the rounds is the least disturbed one.
+ */
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/clock.h"
+#include "base/hash.h"
+#include "base/log.h"
+#include "base/mem.h"
+#include "runtime/engine.h"
+#include "runtime/sched/worker.h"
+
+#define ROUNDS     5
+#define SEQS_MAX   256
+#define STEPS_MAX  100000
+#define PROMPT     32
+#define WARM_STEPS 5 /* prompts */
+
+tp_status __real_rt_worker_execute(rt_worker *w, const void *plan, size_t bytes, bool *stop);
+tp_status __wrap_rt_worker_execute(rt_worker *w, const void *plan, size_t bytes, bool *stop);
+
+static int64_t g_begin[STEPS_MAX], g_end[STEPS_MAX];
+static int g_steps;
+
+tp_status __wrap_rt_worker_execute(rt_worker *w, const void *plan, size_t bytes, bool *stop)
+{
+    int at = g_steps < STEPS_MAX ? g_steps++ : STEPS_MAX - 1;
+    tp_status st;
+
+    g_begin[at] = tp_now_ns();
+    st = __real_rt_worker_execute(w, plan, bytes, stop);
+    g_end[at] = tp_now_ns();
+    return st;
+}
+
+typedef struct client {
+    rt_engine *engine;
+    pthread_mutex_t lock;
+    pthread_cond_t wake;
+    bool news; /* under lock */
+    int n_seqs, n_tokens;
+    double seconds;
+} client;
+
+typedef struct outcome {
+    double tokens_per_s, gap_us, gap_p95_us, step_us;
+} outcome;
+
+static void notify(void *ctx)
+{
+    client *c = ctx;
+
+    pthread_mutex_lock(&c->lock);
+    c->news = true;
+    pthread_cond_signal(&c->wake);
+    pthread_mutex_unlock(&c->lock);
+}
+
+static void sleep_until_news(client *c)
+{
+    pthread_mutex_lock(&c->lock);
+    while (!c->news)
+        pthread_cond_wait(&c->wake, &c->lock);
+    c->news = false;
+    pthread_mutex_unlock(&c->lock);
+}
+
+static void submit(client *c, int i, rt_request **out)
+{
+    int32_t prompt[PROMPT];
+    rt_request_desc d = {
+        .prompt = prompt, .n_prompt = PROMPT, .n = 1, .sampling = rt_sampling_default()};
+
+    for (int k = 0; k < PROMPT; k++)
+        prompt[k] = 300 + (i * 131 + k * 17) % 1000;
+    d.sampling.max_tokens = c->n_tokens;
+    d.sampling.ignore_eos = true;
+    d.notify = notify;
+    d.ctx = c;
+    if (rt_engine_submit(c->engine, &d, out) != TP_OK)
+        comm_abort(rt_engine_group(c->engine), 70, tp_last_error());
+}
+
+/* The API's part: submits, reads every event, ends the engine. */
+static void *run_client(void *ctx)
+{
+    client *c = ctx;
+    rt_request *r[SEQS_MAX];
+    int64_t start = tp_now_ns();
+    int left = c->n_seqs;
+    rt_event ev;
+
+    for (int i = 0; i < c->n_seqs; i++)
+        submit(c, i, &r[i]);
+    while (left > 0) {
+        sleep_until_news(c);
+        for (int i = 0; i < c->n_seqs; i++) {
+            while (r[i] != NULL && rt_request_next(r[i], &ev))
+                ;
+            if (r[i] == NULL || !rt_request_done(r[i]))
+                continue;
+            rt_request_release(r[i]);
+            r[i] = NULL;
+            left--;
+        }
+    }
+    c->seconds = (double)(tp_now_ns() - start) / (double)TP_NS_PER_S;
+    rt_engine_drain(c->engine, 0);
+    return NULL;
+}
+
+static int ascending(const void *a, const void *b)
+{
+    int64_t x = *(const int64_t *)a, y = *(const int64_t *)b;
+
+    return (x > y) - (x < y);
+}
+
+static double quantile_us(int64_t *values, int n, double q)
+{
+    if (n == 0)
+        return 0;
+    qsort(values, (size_t)n, sizeof *values, ascending);
+    return (double)values[(int)(q * (n - 1))] / (double)TP_NS_PER_US;
+}
+
+static outcome summarise(const client *c)
+{
+    static int64_t gaps[STEPS_MAX], steps[STEPS_MAX];
+    int n = 0;
+    outcome o = {.tokens_per_s = c->n_seqs * c->n_tokens / c->seconds};
+
+    for (int i = WARM_STEPS; i + 3 < g_steps; i++, n++) { /* the last ones only close slots */
+        gaps[n] = g_begin[i + 1] - g_end[i];
+        steps[n] = g_end[i] - g_begin[i];
+    }
+    o.gap_p95_us = quantile_us(gaps, n, 0.95);
+    o.gap_us = quantile_us(gaps, n, 0.5);
+    o.step_us = quantile_us(steps, n, 0.5);
+    return o;
+}
+
+static tp_status once(const char *dir, const comm_world *world, kern_backend *be, client *c,
+                      bool sync, outcome *out)
+{
+    rt_engine_options opt = {.model_dir = dir,
+                             .dtype = "auto",
+                             .comm = "auto",
+                             .watermark = -1,
+                             .max_num_seqs = SEQS_MAX,
+                             .max_model_len = 1024,
+                             .sync_scheduling = sync};
+    pthread_t thread;
+    tp_status st;
+
+    g_steps = 0;
+    TP_TRY(rt_engine_create(&c->engine, &opt, be, world));
+    if (world->rank == 0 && pthread_create(&thread, NULL, run_client, c) != 0)
+        return TP_FAIL(TP_ERR_NOMEM, "no thread");
+    st = rt_engine_run(c->engine);
+    if (world->rank == 0)
+        pthread_join(thread, NULL);
+    *out = summarise(c);
+    rt_engine_destroy(c->engine);
+    return st;
+}
+
+static void print(const char *what, const outcome *o)
+{
+    (void)printf(
+        "%-22s %8.0f tokens/s   step %8.1f us   gap between steps: median %6.1f us, p95 %7.1f us\n",
+        what, o->tokens_per_s, o->step_us, o->gap_us, o->gap_p95_us);
+}
+
+static tp_status run(const comm_world *world, int argc, char **argv)
+{
+    client c = {.lock = PTHREAD_MUTEX_INITIALIZER,
+                .wake = PTHREAD_COND_INITIALIZER,
+                .n_seqs = argc > 2 ? (int)strtol(argv[2], NULL, 10) : 16,
+                .n_tokens = argc > 3 ? (int)strtol(argv[3], NULL, 10) : 200};
+    kern_open_args args = {.n_threads = argc > 4 ? (int)strtol(argv[4], NULL, 10) : 1};
+    outcome best[2] = {0};
+    kern_backend *be;
+
+    if (c.n_seqs < 1 || c.n_seqs > SEQS_MAX || c.n_tokens < 8 || c.n_tokens > 900)
+        return TP_FAIL(TP_ERR_INVALID, "1 to %d sequences, 8 to 900 tokens", SEQS_MAX);
+    TP_TRY(kern_cpu_ops()->open(&be, &args));
+    for (int i = 0; i < 2 * ROUNDS; i++) {
+        bool sync = i % 2 == 0;
+        outcome o;
+
+        TP_TRY(once(argv[1], world, be, &c, sync, &o));
+        if (world->rank == 0)
+            print(sync ? "after the step" : "ahead", &o);
+        if (o.tokens_per_s > best[sync].tokens_per_s)
+            best[sync] = o;
+    }
+    be->ops->close(be);
+    if (world->rank == 0) {
+        print("best after the step", &best[1]);
+        print("best ahead", &best[0]);
+    }
+    return TP_OK;
+}
+
+int main(int argc, char **argv)
+{
+    comm_world world;
+    tp_status st;
+
+    if (argc < 2) {
+        (void)fprintf(stderr, "usage: bench_engine DIR [sequences [tokens [threads]]]\n");
+        return 2;
+    }
+    tp_log_set_level(TP_LOG_WARN);
+    if (tp_hash_init() != TP_OK || comm_init(&world) != TP_OK)
+        return 1;
+    st = run(&world, argc, argv);
+    if (st != TP_OK)
+        comm_abort(NULL, 70, tp_last_error());
+    comm_finalize();
+    return 0;
+}
