@@ -315,6 +315,7 @@ static const int CROWD[] = {5,  100, 64, 1,   0,  70, 33, 16, 250, 8,
 static const seq_of PROMPT[] = {{70, 70}, {-1, 0}}, WIDE[] = {{150, 150}, {-1, 0}};
 static const seq_of CHUNKS[] = {{33, 100}, {0, 5}, {1, 1}, {65, 65}, {-1, 0}};
 static const seq_of TAIL[] = {{3, 200}, {130, 300}, {-1, 0}};
+static const seq_of FAR[] = {{20, 1100}, {-1, 0}};
 
 static void test_generic(void **state)
 {
@@ -353,8 +354,8 @@ static void test_decode(void **state)
         {64, BF16, F32, GQA, 16, 0, 2, false, CROWD, NULL},       /* several sequences per block */
         {64, F16, F32, ONE, 16, 0, 40, false, CROWD, NULL},       /* a block per tile */
         {64, BF16, F32, EIGHT, 16, 0, 132, false, LONGEST, NULL}, /* joins of joins */
-        {64, F16, F32, ONE, 32, 0, 2, false, LONGEST, NULL},
-        {64, BF16, F32, TWO, 16, 1, 4, false, EDGES, NULL}, /* sees itself only */
+        {64, F16, F32, ONE, 32, 0, 1, false, LONGEST, NULL},      /* long pieces */
+        {64, BF16, F32, TWO, 16, 1, 4, false, EDGES, NULL},       /* sees itself only */
         {64, F16, F32, TWO, 16, 100, 4, false, SOME, NULL},
         {128, BF16, F32, EIGHT, 32, 300, 132, false, LONG, NULL},
         {64, BF16, F32, TWO, 16, 6000, 132, true, LONG, NULL},
@@ -377,6 +378,9 @@ static void test_prefill(void **state)
         {256, F16, F32, ONE, 16, 0, 4, false, NULL, CHUNKS},
         {256, BF16, BF16, ONE, 32, 0, 4, true, NULL, PROMPT},
         {64, BF16, F32, ONE, 16, 0, 4, false, NULL, TAIL},
+        {64, BF16, F32, ONE, 16, 0, 4, false, NULL, FAR},
+        {128, F16, F32, ONE, 32, 0, 4, false, NULL, FAR},
+        {80, BF16, F32, ONE, 16, 700, 4, false, NULL, FAR},
         {64, F16, F32, TWO, 16, 1, 4, false, NULL, PROMPT}, /* sees itself only */
         {64, BF16, F32, ONE, 16, 50, 4, false, NULL, TAIL},
         {128, F16, F32, ONE, 16, 100, 4, false, NULL, TAIL},
