@@ -90,17 +90,20 @@ static tp_status create_compute(rt_engine *e, const rt_engine_options *opt)
                             .max_model_len = s->max_model_len,
                             .max_tokens = s->max_num_batched_tokens,
                             .block_tokens = s->block_tokens,
-                            .n_blocks = s->n_blocks};
+                            .n_blocks = s->n_blocks,
+                            .n_capture = s->n_capture};
     tp_status st = e->be->ops->kv_create(e->be, &kd, &e->kv);
 
     TP_TRY(rt_settle_agree(e->group, st, "allocating the KV cache"));
     TP_TRY(rt_model_load(&e->model, &s->config, &e->shard, e->be, e->group, &mo));
+    memcpy(wo.capture, s->capture, sizeof wo.capture);
     st = rt_worker_create(&e->worker, &wo, &s->config, &e->shard, e->model, e->be, e->kv, e->group);
     if (st == TP_OK)
         st = comm_rank(e->group) == 0 ? create_scheduler(e) : create_plan_buffer(e);
     if (st == TP_OK)
         st = create_watchdog(e);
-    return rt_settle_agree(e->group, st, "creating the scheduler");
+    TP_TRY(rt_settle_agree(e->group, st, "creating the scheduler"));
+    return rt_settle_agree(e->group, rt_worker_capture(e->worker), "recording graphs");
 }
 
 static void fill_info(rt_engine *e)

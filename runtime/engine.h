@@ -48,7 +48,10 @@ typedef struct rt_engine_options {
     const char *comm;              /* "auto", "self", "mpi", "shm"; on devices also "nccl", "p2p" */
     const void
         *reducers; /* of the device's module (kern_module_open), or NULL: sums through the host */
-    int64_t step_timeout_ms; /* longest wait for another rank in a step; a device only */
+    int64_t step_timeout_ms;  /* longest wait for another rank in a step; a device only */
+    bool enforce_eager;       /* no graphs of decode steps */
+    const int *capture_sizes; /* [n_capture_sizes] ascending; NULL: the usual ones */
+    int n_capture_sizes;
     bool dummy_weights;
     bool progress;
 } rt_engine_options;

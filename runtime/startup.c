@@ -16,7 +16,6 @@
 #include "base/log.h"
 #include "comm/device.h"
 #include "runtime/sample/sample.h"
-#include "runtime/sched/worker.h"
 
 #define DEFAULT_MAX_SEQS       128
 #define DEFAULT_BATCHED_TOKENS 2048
@@ -27,6 +26,11 @@
 #define DEFAULT_STEP_TIMEOUT   10000
 #define DEFAULT_KV_BYTES_MAX   (INT64_C(1) << 30) /* of a default cache on CPU */
 #define SMALL_WINDOW           4096
+
+static int64_t smaller(int64_t a, int64_t b)
+{
+    return a < b ? a : b;
+}
 
 tp_status rt_settle_agree(comm_group *g, tp_status st, const char *what)
 {
@@ -71,6 +75,36 @@ static tp_status settle_length(rt_settled *s, const rt_engine_options *opt)
     return TP_OK;
 }
 
+/* Sizes of decode steps that get a graph: those asked for or the usual ones, up to what can run at once. */
+static tp_status settle_capture(rt_settled *s, const rt_engine_options *opt)
+{
+    static const int usual[] = {1, 2, 4, 8, 16, 24, 32, 48, 64, 96, 128, 192, 256};
+    bool given = opt->n_capture_sizes > 0;
+    const int *sizes = given ? opt->capture_sizes : usual;
+    int n = given ? opt->n_capture_sizes : (int)TP_ARRAY_LEN(usual);
+    int most = given ? s->max_num_seqs : (int)smaller(s->max_num_seqs, usual[n - 1]);
+
+    s->n_capture = 0;
+    if (opt->enforce_eager)
+        return TP_OK;
+    if (n > RT_CAPTURE_MAX)
+        return TP_FAIL(TP_ERR_INVALID, "--cudagraph-capture-sizes: %d sizes, expected up to %d", n,
+                       RT_CAPTURE_MAX);
+    for (int i = 0; i < n; i++) {
+        if (sizes[i] < 1 || (i > 0 && sizes[i] <= sizes[i - 1]))
+            return TP_FAIL(TP_ERR_INVALID,
+                           "--cudagraph-capture-sizes: %d after %d, expected ascending numbers "
+                           "from 1",
+                           sizes[i], i > 0 ? sizes[i - 1] : 0);
+        if (sizes[i] <= most)
+            s->capture[s->n_capture++] = sizes[i];
+    }
+    /* every step that only decodes has a graph */
+    if (!given && s->capture[s->n_capture - 1] < most)
+        s->capture[s->n_capture++] = most;
+    return TP_OK;
+}
+
 static tp_status decide(rt_settled *s, const rt_engine_options *opt, const kern_backend *be)
 {
     double share = be->device ? DEFAULT_DEVICE_SHARE : DEFAULT_MEMORY_SHARE;
@@ -97,6 +131,7 @@ static tp_status decide(rt_settled *s, const rt_engine_options *opt, const kern_
         s->max_queued_reqs = 4 * s->max_num_seqs > 256 ? 4 * s->max_num_seqs : 256;
     s->max_queued_tokens = opt->max_num_queued_tokens;
     s->dummy_weights = opt->dummy_weights;
+    TP_TRY(settle_capture(s, opt));
     if (s->block_tokens % 16 != 0)
         return TP_FAIL(TP_ERR_INVALID, "--block-size %d: expected a multiple of 16",
                        s->block_tokens);
@@ -247,11 +282,6 @@ static int64_t available_bytes(void)
     }
     fclose(f);
     return available;
-}
-
-static int64_t smaller(int64_t a, int64_t b)
-{
-    return a < b ? a : b;
 }
 
 /* Bytes that the default share leaves for blocks. */

@@ -6,6 +6,7 @@
 
 #include "runtime/engine.h"
 #include "runtime/model/model.h"
+#include "runtime/sched/worker.h"
 
 /* Every choice made, the same on all ranks: rank 0 decides and broadcasts.  Plain data. */
 typedef struct rt_settled {
@@ -21,6 +22,8 @@ typedef struct rt_settled {
     int max_queued_reqs;
     int64_t max_queued_tokens;
     bool dummy_weights;
+    int n_capture; /* decode steps that get a graph, as in rt_worker_options */
+    int capture[RT_CAPTURE_MAX];
     int32_t n_blocks; /* after rt_settle_memory */
 } rt_settled;
 

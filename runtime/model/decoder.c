@@ -213,7 +213,36 @@ tp_status rt_model_logits(rt_model *m, const int32_t *rows, int n, float **logit
         m->be,
         &(kern_gemm_args){
             .out = w->logits, .in = w->act, .w = m->head, .m = n, .scratch = w->gemm_scratch}));
-    *logits = w->logits;
-    *ld = m->shard.n_vocab_local;
+    rt_model_last_logits(m, logits, ld);
     return TP_OK;
+}
+
+void rt_model_last_logits(const rt_model *m, float **logits, int64_t *ld)
+{
+    *logits = m->work.logits;
+    *ld = m->shard.n_vocab_local;
+}
+
+static tp_status tune(rt_model *m, const kern_weight *weight, float *out, int n_tok)
+{
+    return m->be->ops->gemm_tune(m->be, &(kern_gemm_args){.out = out,
+                                                          .in = m->work.act,
+                                                          .w = weight,
+                                                          .m = n_tok,
+                                                          .scratch = m->work.gemm_scratch});
+}
+
+/* All layers have the same shapes. */
+tp_status rt_model_tune(rt_model *m, int n_tok)
+{
+    const rt_layer *l = &m->layers[0];
+    const rt_work *w = &m->work;
+
+    if (m->be->ops->gemm_tune == NULL)
+        return TP_OK;
+    TP_TRY(tune(m, l->qkv, w->wide, n_tok));
+    TP_TRY(tune(m, l->o, w->sum, n_tok));
+    TP_TRY(tune(m, l->gate_up, w->wide, n_tok));
+    TP_TRY(tune(m, l->down, w->sum, n_tok));
+    return tune(m, m->head, w->logits, n_tok < RT_LOGIT_ROWS_MAX ? n_tok : RT_LOGIT_ROWS_MAX);
 }

@@ -64,10 +64,11 @@ static void place_workspace(rt_work *w, const rt_config *c, const rt_shard *s,
     w->logits = rt_slab_take(slab, rows * s->n_vocab_local, sizeof(float));
     w->gemm_scratch = rt_slab_take(
         slab, (int64_t)be->ops->gemm_scratch_bytes(be, (int)most, n_max, act_width(c, s)), 1);
-    w->attn_scratch = rt_slab_take(slab,
-                                   (int64_t)be->ops->attn_scratch_bytes(
-                                       be, s->n_heads_local, c->head_dim, o->max_model_len, (int)m),
-                                   1);
+    w->attn_scratch = rt_slab_take(
+        slab,
+        (int64_t)be->ops->attn_scratch_bytes(be, s->n_heads_local, c->head_dim, o->max_model_len,
+                                             o->max_seqs > 0 ? o->max_seqs : (int)m),
+        1);
 }
 
 tp_status rt_model_memory(rt_memory_plan *out, const rt_config *c, const rt_shard *s,

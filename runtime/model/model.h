@@ -138,5 +138,10 @@ TP_MUST_USE tp_status rt_model_forward(rt_model *m, kern_kv *kv, const rt_batch 
  * vocabulary rows, valid until the next call.  rows and logits are memory of the backend. */
 TP_MUST_USE tp_status rt_model_logits(rt_model *m, const int32_t *rows, int n, float **logits,
                                       int64_t *ld);
+/* Where rt_model_logits() puts them: for a caller who has recorded that call in a graph. */
+void rt_model_last_logits(const rt_model *m, float **logits, int64_t *ld);
+/* Lets the backend choose how it multiplies by this model's weights for n_tok tokens; takes time.  Overwrites what the
+ * last forward has left. */
+TP_MUST_USE tp_status rt_model_tune(rt_model *m, int n_tok);
 
 #endif

@@ -400,12 +400,10 @@ static tp_status fetch(rt_sampler *s, rt_model *model, const int32_t *index, rt_
     return TP_OK;
 }
 
-tp_status rt_sampler_run(rt_sampler *s, rt_model *model, const int32_t *index, rt_sample_row *rows,
-                         int n)
+tp_status rt_sampler_run(rt_sampler *s, rt_model *model, const int32_t *index, float *logits,
+                         int64_t ld, rt_sample_row *rows, int n)
 {
     float logit[RT_LOGIT_ROWS_MAX]; /* raw logit of the drawn token */
-    float *logits;
-    int64_t ld;
     rt_message m;
 
     TP_ASSERT(n >= 0 && n <= RT_LOGIT_ROWS_MAX);
@@ -416,7 +414,6 @@ tp_status rt_sampler_run(rt_sampler *s, rt_model *model, const int32_t *index, r
         rows[i].logprob = 0;
         logit[i] = -INFINITY;
     }
-    TP_TRY(rt_model_logits(model, index, n, &logits, &ld));
     TP_TRY(rt_message_exchange(s, logits, ld, rows, n, &m));
     report_raw(s, &m, rows);
     TP_TRY(draw(s, &m, logits, ld, rows, logit));

@@ -50,8 +50,9 @@ void rt_sampler_destroy(rt_sampler *s);
 int64_t rt_sampler_bytes(const rt_config *c, const rt_shard *s, const kern_backend *be);
 int64_t rt_sampler_host_bytes(const rt_config *c, const rt_shard *s, const kern_backend *be);
 
-/* n <= RT_LOGIT_ROWS_MAX rows; index [n]: which rows of the forward pass they are, in memory of the backend. */
+/* n <= RT_LOGIT_ROWS_MAX rows; index [n]: which rows of the forward pass they are, in memory of the backend; logits [n,
+ * ld]: what rt_model_logits() makes of them, which is overwritten. */
 TP_MUST_USE tp_status rt_sampler_run(rt_sampler *s, rt_model *m, const int32_t *index,
-                                     rt_sample_row *rows, int n);
+                                     float *logits, int64_t ld, rt_sample_row *rows, int n);
 
 #endif

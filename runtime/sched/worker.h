@@ -19,12 +19,16 @@
 
 typedef struct rt_worker rt_worker;
 
+#define RT_CAPTURE_MAX 32 /* sizes of decode steps that get a graph */
+
 typedef struct rt_worker_options {
     int n_slots;
     int64_t max_model_len;
     int max_tokens; /* per step */
     int block_tokens;
     int32_t n_blocks;
+    int n_capture;               /* 0: no graphs */
+    int capture[RT_CAPTURE_MAX]; /* numbers of sequences, ascending; at most n_slots */
 } rt_worker_options;
 
 /* One row that was sampled or looked up; in plan order, a sequence's prompt rows before its sampled one. */
@@ -45,6 +49,8 @@ TP_MUST_USE tp_status rt_worker_create(rt_worker **out, const rt_worker_options 
                                        const rt_config *c, const rt_shard *s, rt_model *m,
                                        kern_backend *be, kern_kv *kv, comm_group *g);
 void rt_worker_destroy(rt_worker *w);
+/* Records decode steps, where the backend has graphs.  Collective, before the first plan. */
+TP_MUST_USE tp_status rt_worker_capture(rt_worker *w);
 
 /* Executes one plan.  *stop: it was the last. */
 TP_MUST_USE tp_status rt_worker_execute(rt_worker *w, const void *plan, size_t bytes, bool *stop);
