@@ -116,17 +116,18 @@ tp_status kern_cuda_get(kern_backend *be, void *dst, const void *src, size_t byt
     unsigned char *to = dst;
 
     TP_TRY(kern_cuda_not_recording(b, "get"));
-    do {
+    if (bytes == 0)
+        return kern_dev_sync(b->dev, b->stream);
+    while (bytes > 0) {
         size_t n = bytes < CUDA_CHUNK_BYTES ? bytes : CUDA_CHUNK_BYTES;
 
         TP_TRY(kern_dev_copy_out(b->dev, b->bounce, from, n, b->stream));
         TP_TRY(kern_dev_sync(b->dev, b->stream));
-        if (n > 0)
-            memcpy(to, b->bounce, n);
+        memcpy(to, b->bounce, n);
         from += n;
         to += n;
         bytes -= n;
-    } while (bytes > 0);
+    }
     return TP_OK;
 }
 

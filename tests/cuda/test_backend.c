@@ -136,6 +136,7 @@ static void test_put_get(void **state)
         kt_same_bits("put, get", back, host, sizes[i]);
         drop(p);
     }
+    KT_OK(g_be->ops->get(g_be, NULL, NULL, 0)); /* waits */
     /* Many small ones, more than the ring holds, are all under way before anyone waits. */
     {
         int n = 3000, bytes = 16 << 10;
