@@ -107,7 +107,7 @@ static void print_assumptions(FILE *out, const launch_plan *p, const launch_plan
         c->kernels_per_layer, c->gpu.gap_us);
     fprintf(
         out,
-        "  memory   %.2f of it is used (--gpu-memory-utilization); the rest is left to the driver and others\n",
+        "  share    %.2f of the memory is used (--gpu-memory-utilization); the rest is left to the driver and others\n",
         f->usable / (c->gpu.memory_gb * 1e9));
     fprintf(
         out,
