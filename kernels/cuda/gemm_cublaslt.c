@@ -9,8 +9,8 @@
  * kern_dev_gemm_tune() times the first eight and keeps the fastest, in a text file too:
  *   tpserve-gemm 1 <what it depends on>
  *   <m> <n> <k> <ldw> <dtype> <out_dtype> <flags> <microseconds> <128 hex digits of cublasLtMatmulAlgo_t>
- * where flags is 1 with a bias, plus 2 where all rows start on 16 bytes.  Timing one product again and again would find the weight in the L2 cache, where a decode step never finds it: a fill
- * of twice the L2 goes in between.
+ * where flags is 1 with a bias, plus 2 where all rows start on 16 bytes.  Timing one product again and again would find
+ * the weight in the L2 cache, where a decode step never finds it: a fill of twice the L2 goes in between.
  *
  * FP32 is CUBLAS_COMPUTE_32F, which never uses TF32.  Where no algorithm takes a bias, the bias is spread over the
  * output first and the product added to it.
