@@ -108,15 +108,16 @@ def read_objects(folder):
 
 
 def read_rules(path):
-    """PATTERN | REGISTERS | words: "cold", and OP>=N, OP=N, OP<=N."""
+    """PATTERN | REGISTERS | words: "cold", and OP>=N, OP=N, OP<=N.  REGISTERS: N, or N ARCH:N where one differs."""
     for number, line in enumerate(path.read_text().splitlines(), 1):
         line = line.split("#")[0].strip()
         if not line:
             continue
         place = f"{path.name}:{number}"
         parts = [p.strip() for p in line.split("|")]
-        if len(parts) != 3 or not parts[1].isdigit():
+        if len(parts) != 3 or not re.fullmatch(r"\d+( \w+:\d+)*", parts[1]):
             sys.exit(f"{place}: expected PATTERN | REGISTERS | EXPECTATIONS")
+        registers = dict(w.split(":") if ":" in w else ("", w) for w in parts[1].split())
         expected = []
         for word in parts[2].split():
             m = re.fullmatch(r"([A-Z]+)(>=|<=|=)(\d+)", word)
@@ -124,12 +125,13 @@ def read_rules(path):
                 sys.exit(f"{place}: unknown word {word}")
             if m:
                 expected.append((m[1], m[2], int(m[3])))
-        yield Rule(place, parts[0], int(parts[1]), "cold" in parts[2].split(), expected)
+        yield Rule(place, parts[0], registers, "cold" in parts[2].split(), expected)
 
 
 def broken(kernel, rule):
-    if kernel.registers > rule.registers:
-        yield f"{kernel.registers} registers, {rule.registers} allowed"
+    allowed = int(rule.registers.get(kernel.arch, rule.registers[""]))
+    if kernel.registers > allowed:
+        yield f"{kernel.registers} registers, {allowed} allowed"
     if not rule.cold and kernel.stack:
         yield f"a stack frame of {kernel.stack} bytes"
     if not rule.cold and kernel.spills:

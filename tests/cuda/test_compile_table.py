@@ -55,6 +55,7 @@ def check(what, found, code, *texts):
 def main():
     check("as it should be", run("sum | 40 | HMMA>=2"), 0, "40/39", "1 kernels, 2 architectures, 0 problems")
     check("registers", run("sum | 39 | HMMA>=2"), 1, "sum sm_80", "40 registers, 39 allowed", "1 problems")
+    check("registers of one", run("sum | 30 80:40 90a:38 |"), 1, "sum sm_90a", "39 registers, 38 allowed", "1 problems")
     check("stack frame", run("sum | 40 |", stack=16), 1, "a stack frame of 16 bytes")
     check("spill", run("sum | 40 |", spills=8), 1, "8 bytes are spilled")
     check("local memory", run("sum | 40 |", opcodes=[HMMA, LDL]), 1, "1 LDL, expected = 0")
