@@ -41,7 +41,7 @@ typedef struct launch_options {
     int64_t max_model_len;
     /* parallelism */
     int64_t tensor_parallel_size, pipeline_parallel_size, data_parallel_size, threads;
-    const char *device, *comm, *bind;
+    const char *device, *comm, *comm_table, *bind;
     const char *distributed_executor_backend;
     bool allow_mixed_gpus;
     /* scheduler and memory */

@@ -94,6 +94,9 @@ const launch_row launch_rows[] = {
      "How ranks exchange data. CPUs: shared memory inside a host, MPI between hosts. GPUs: p2p "
      "(kernels that read the peers' memory), nccl, or through the host over shm or mpi; auto takes "
      "the fastest for each size. In bench: what to measure."},
+    STR(NULL, "comm-table", NULL, comm_table, NULL,
+        "File that tpserve bench --comm has written for these GPUs and this number of ranks: the "
+        "fastest way for each size."),
     BOOL(NULL, "allow-mixed-gpus", NULL, allow_mixed_gpus, 0,
          "Serve from GPUs of different models; every step waits for the slowest."),
     WORD(

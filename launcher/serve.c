@@ -196,6 +196,8 @@ static tp_status run(const launch_options *opt, const comm_world *world, kern_ba
     /* the ranks agree inside: a failure of rank 0 above is handed in as a missing model */
     eo.model_dir = st == TP_OK ? dir : NULL;
     eo.reducers = device->reducers;
+    eo.comm_table = opt->comm_table;
+    eo.device_name = device->name[0] != '\0' ? device->name : device->kind;
     if (be == NULL)
         eo.comm = "auto"; /* what was asked for may need the device that is missing */
     else if (be->device && eo.memory_share <= 0)

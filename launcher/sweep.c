@@ -9,32 +9,14 @@
 #include "comm/device.h"
 #include "launcher/doctor.h"
 #include "launcher/serve.h"
+#include "runtime/startup.h"
 
 #define PLAN_BYTES       4096
 #define TIMEOUT_MS       30000
 #define DEVICE_BYTES_MAX (INT64_C(64) << 20)
 #define CPU_BYTES_MAX    (INT64_C(4) << 20)
-#define ROOTS_OF_A_RANK  2 /* windows hold the roots of an uneven split */
-
-static tp_status device_alloc(void *be, size_t bytes, void **out)
-{
-    return ((kern_backend *)be)->ops->alloc(be, bytes, out);
-}
-
-static void device_free(void *be, void *p)
-{
-    ((kern_backend *)be)->ops->free(be, p);
-}
-
-static tp_status device_put(void *be, void *dst, const void *src, size_t bytes)
-{
-    return ((kern_backend *)be)->ops->put(be, dst, src, bytes);
-}
-
-static tp_status device_get(void *be, void *dst, const void *src, size_t bytes)
-{
-    return ((kern_backend *)be)->ops->get(be, dst, src, bytes);
-}
+#define EMU_BYTES_MAX    (INT64_C(64) << 10) /* its times mean nothing */
+#define ROOTS_OF_A_RANK  2                   /* windows hold the roots of an uneven split */
 
 /* be NULL: between CPUs. */
 static tp_status create_group(comm_group **out, const launch_options *opt, const comm_world *world,
@@ -44,26 +26,25 @@ static tp_status create_group(comm_group **out, const launch_options *opt, const
                        .window_bytes = (size_t)bytes_max * (be != NULL ? 1 : ROOTS_OF_A_RANK),
                        .plan_bytes_max = PLAN_BYTES,
                        .timeout_ms = TIMEOUT_MS};
-    comm_device d = {.backend = be,
-                     .alloc = device_alloc,
-                     .free = device_free,
-                     .put = device_put,
-                     .get = device_get};
     comm_group *g;
     tp_status st;
 
     TP_TRY(comm_group_create(&g, world, &co));
-    if (be != NULL) {
-        d.dev = be->dev;
-        d.stream = be->stream;
-        st = comm_attach_device(g, &d, opt->comm, device->reducers);
-        if (st != TP_OK) {
-            comm_group_destroy(g);
-            return st;
-        }
+    st = be != NULL ? rt_attach_device(g, be, opt->comm, device->reducers) : TP_OK;
+    if (st != TP_OK) {
+        comm_group_destroy(g);
+        return st;
     }
     *out = g;
     return TP_OK;
+}
+
+/* Largest sum that is worth a look. */
+static int64_t bytes_max(const char *kind)
+{
+    if (strcmp(kind, "emu") == 0)
+        return EMU_BYTES_MAX;
+    return strcmp(kind, "cuda") == 0 ? DEVICE_BYTES_MAX : CPU_BYTES_MAX;
 }
 
 tp_status launch_sweep(const launch_options *opt, const comm_world *world,
@@ -80,8 +61,7 @@ tp_status launch_sweep(const launch_options *opt, const comm_world *world,
     TP_TRY(launch_choose_device(&device, opt, world));
     on_device = strcmp(device.kind, "cuda") == 0 || strcmp(device.kind, "emu") == 0;
     if (o.bytes_max == 0)
-        o.bytes_max =
-            on_device && strcmp(device.kind, "emu") != 0 ? DEVICE_BYTES_MAX : CPU_BYTES_MAX;
+        o.bytes_max = bytes_max(device.kind);
     o.device_name = device.name[0] != '\0' ? device.name : device.kind;
     st = on_device
              ? device.ops->open(&be, &(kern_open_args){.n_threads = 1, .device = device.ordinal})

@@ -48,6 +48,8 @@ typedef struct rt_engine_options {
     const char *comm;              /* "auto", "self", "mpi", "shm"; on devices also "nccl", "p2p" */
     const void
         *reducers; /* of the device's module (kern_module_open), or NULL: sums through the host */
+    const char *comm_table;   /* file for comm_device_use_table(), or NULL: built-in sizes */
+    const char *device_name;  /* that the table was measured on; NULL: any */
     int64_t step_timeout_ms;  /* longest wait for another rank in a step; a device only */
     bool enforce_eager;       /* no graphs of decode steps */
     const int *capture_sizes; /* [n_capture_sizes] ascending; NULL: the usual ones */

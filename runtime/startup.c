@@ -224,6 +224,8 @@ tp_status rt_create_group(comm_group **out, const rt_settled *s, const rt_engine
 
     TP_TRY(comm_group_create(&g, world, &co));
     st = rt_attach_device(g, be, opt->comm, opt->reducers);
+    if (st == TP_OK && opt->comm_table != NULL && be->device && comm_size(g) > 1)
+        st = comm_device_use_table(g, opt->comm_table, opt->device_name);
     if (st != TP_OK) {
         comm_group_destroy(g);
         return st;

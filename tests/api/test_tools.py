@@ -2,6 +2,7 @@
 """The commands that serve nothing: plan, doctor, bench --comm."""
 
 import json
+import pathlib
 import socket
 import subprocess
 
@@ -142,6 +143,17 @@ def test_bench_comm(tmp_path):
     rows = [line.split() for line in out.splitlines() if line.strip()[:1].isdigit()]
     assert len(rows) > 5 and rows[0][0] == "4096" and all(float(r[2]) > 0 for r in rows), out
     assert "ranks 2" in (tmp_path / "table").read_text()
+
+
+def test_bench_comm_of_emulated_devices(tmp_path, start):
+    if not (pathlib.Path(BIN).parent / "libtpserve_emu.so").exists():
+        pytest.skip("no emulated device beside the binary")
+    table = tmp_path / "table"
+    code, out, err = run("bench", "--comm", "--device", "emu", "--output", table, ranks=2)
+    assert code == 0 and "p2p-1" in out and "staged" in out, (out, err)
+    assert "device emulated device" in table.read_text()
+    s = start("--device", "emu", "--comm-table", table, "--max-num-seqs", "2", "--max-num-batched-tokens", "64", ranks=2)
+    assert f"({table})" in s.text(), s.text()
 
 
 def test_bench_comm_needs_two_ranks():
