@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* test_goldens_emu.c - the goldens on the emulated device, on as many ranks as mpirun started, for each way of summing
- * that there is. */
+/* test_goldens_emu.c - the goldens on the emulated device, on as many ranks as mpirun started, with sums as it chooses
+ * them; and some of them with sums through the host. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -37,7 +37,7 @@ static void test_device(void **state)
     assert_int_equal(ops->open(&be, &(kern_open_args){.n_threads = 1}), TP_OK);
     assert_int_equal(comm_group_create(&g, &g_world, &opt), TP_OK);
     assert_int_equal(rt_attach_device(g, be, want, reducers), TP_OK);
-    for (int i = 0; i < tm_n_traits; i++) {
+    for (int i = 0; i < tm_n_traits; i += strcmp(want, "auto") == 0 ? 1 : 5) {
         gc_result r;
 
         gc_check_device(&r, tm_traits[i], g, be);
