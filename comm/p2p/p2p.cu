@@ -118,14 +118,16 @@ template <int R> TP_DEV bool give_up(const comm_p2p_team &t, int sender, uint64_
 }
 
 /* Everything that this block wrote before is visible to whoever sees the flags.  Then waits for the flags of all
- * others.  `second`: which of the two sets.  False: given up, by all threads.  shared: [1]. */
+ * others.  `second`: which of the two sets.  False: given up, by all threads.  shared: [2], a word for each exchange: a
+ * slow thread may still read the first one's when the second begins. */
 template <int R>
 TP_DEV bool exchange(const comm_p2p_team &t, const place &p, bool second, uint32_t *shared)
 {
     int k = (int)threadIdx.x, n = t.n_ranks;
+    uint32_t *failed = shared + second;
 
     if (k == 0)
-        shared[0] = 0;
+        *failed = 0;
     __syncthreads();
     for (int i = 0; i < R - 1; i++)
         if (k == i && i < n - 1) {
@@ -145,13 +147,13 @@ TP_DEV bool exchange(const comm_p2p_team &t, const place &p, bool second, uint32
             if (since == 0)
                 since = tp_global_ns();
             if (++spins % LOOK_EVERY == 0 && give_up<R>(t, sender, since)) {
-                shared[0] = 1;
+                atomicMax(failed, 1u); /* several may */
                 break;
             }
         }
     }
     __syncthreads();
-    return shared[0] == 0;
+    return *failed == 0;
 }
 
 /* ---- moving ---- */
