@@ -6,13 +6,14 @@
  * has the same work whatever the lengths are; each block finds its chunk from the lengths in device memory, and one
  * recorded launch serves all of them.  The part of a sequence inside one chunk is a piece.
  *
- * A piece: the query heads that read the KV head are the 16 rows of m16n8k16 (more than 16: again from the start, when
- * the keys come from L2).  Its groups of 16 keys go to the four warps in turn.  A warp has its own ring of cp.async
+ * A piece: the query heads that read the KV head are the 16 rows of m16n8k16 (more than 16: again from the start, the
+ * keys then come from L2).  Its groups of 16 keys go to the four warps in turn.  A warp has its own ring of cp.async
  * stages in shared memory (K and V of a group are stages of their own) and waits for nobody else; the four join their
- * results at the end.  A sequence in one piece is then done.  Else the piece's result goes to scratch; who comes last of
- * up to 16 neighbours joins them, who comes last of those joins the sequence.  Whoever that is, the order is by index.
+ * results at the end.  A sequence in one piece is then done.  Else the piece's result goes to scratch; the last of
+ * up to 16 neighbours joins them, the last of those joins the sequence: in order of index, not of arrival.
  *
- * q straight from global memory to fragments, O in registers.  Bytes: K and V once.  Limit: memory bandwidth.
+ * q goes straight to fragments (through shared memory where head_dim is above 128), o stays in registers.  Bytes: K and
+ * V once, and per partial result 4 * head_dim twice.  Limit: memory bandwidth; nothing of this has been measured.
  * grid (blocks, n_kv), block 4 warps; 48 to 96 KiB of shared memory, two blocks per SM.
  */
 #include "kernels/cuda/attn_kernels.h"
@@ -41,8 +42,8 @@ template <int D> struct decode_ring {
     static constexpr int stage = attn_rows_bytes<D>(ATTN_GROUP);
     static constexpr int fit = (98304 - decode_q<D>::bytes) / ATTN_WARPS / stage;
     static constexpr int stages = fit < 6 ? fit : 6;
-    static constexpr int bytes =
-        stages * stage > decode_result<D>::bytes ? stages *stage : decode_result<D>::bytes;
+    static constexpr int loads = stages * stage;
+    static constexpr int bytes = loads > decode_result<D>::bytes ? loads : decode_result<D>::bytes;
     static constexpr int chunks = bytes / 16;
 };
 static_assert(ROWS * (JOIN_MAX + 2) * 4 <= decode_ring<64>::bytes,

@@ -8,7 +8,7 @@
  *
  * Blocks of the query heads of one KV head are neighbours in the grid, so keys and values come from L2 for all but the
  * first of them.  Tiles of rows start with the last ones, which have the most to do.  Limit: tensor cores through
- * mma.sync, closely followed by shared memory: a warp's 32 rows read a K or V fragment once.
+ * mma.sync, closely followed by shared memory: a warp's 32 rows read a K or V fragment once.  Not measured yet.
  * grid (n_q, tiles of max_rows, sequences), block 4 warps; 48 to 96 KiB of shared memory.
  */
 #include "kernels/cuda/attn_kernels.h"
