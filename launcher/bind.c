@@ -17,13 +17,15 @@
 #include "base/cores.h"
 #include "base/log.h"
 
-static hwloc_topology_t load_topology(void)
+/* devices: with the GPUs and where they hang, which takes longer to find out. */
+static hwloc_topology_t load_topology(bool devices)
 {
     hwloc_topology_t t = NULL;
 
     if (hwloc_topology_init(&t) != 0)
         return NULL;
-    (void)hwloc_topology_set_io_types_filter(t, HWLOC_TYPE_FILTER_KEEP_IMPORTANT); /* GPUs */
+    if (devices)
+        (void)hwloc_topology_set_io_types_filter(t, HWLOC_TYPE_FILTER_KEEP_IMPORTANT);
     if (hwloc_topology_load(t) != 0) {
         hwloc_topology_destroy(t);
         return NULL;
@@ -50,7 +52,7 @@ static int count_cores(hwloc_topology_t t)
 
 int launch_usable_cores(void)
 {
-    hwloc_topology_t t = load_topology();
+    hwloc_topology_t t = load_topology(false);
     int cores = count_cores(t), quota = quota_cores();
 
     if (t != NULL)
@@ -110,7 +112,7 @@ static hwloc_obj_t part_near(hwloc_topology_t t, const char *pci)
 
 bool launch_near_device(const char *pci, char *cores, int cap, int *numa)
 {
-    hwloc_topology_t t = load_topology();
+    hwloc_topology_t t = load_topology(true);
     hwloc_obj_t near = t != NULL ? part_near(t, pci) : NULL;
     bool known = near != NULL;
 
@@ -147,7 +149,7 @@ static bool bound_by_slurm(void)
 
 int launch_bind(const launch_options *opt, const comm_world *world, const char *pci)
 {
-    hwloc_topology_t t = load_topology();
+    hwloc_topology_t t = load_topology(*pci != '\0');
     int cores = count_cores(t), quota = quota_cores(), share, threads;
     bool keep =
         strcmp(opt->bind, "keep") == 0 || (strcmp(opt->bind, "auto") == 0 && bound_by_slurm());
