@@ -5,57 +5,29 @@
  * stores it is A transposed ([k, n], ldw), the input is B ([k, m], k).  So every product is "TN", the layout that all
  * architectures do best, and a bias per output is a bias per row of D, which the epilogue adds.
  *
- * Algorithms: a table of 4096 shapes, found by hash, oldest out.  A shape that is not there gets the first heuristic;
- * kern_dev_gemm_tune() times the first eight and keeps the fastest, in a text file too:
- *   tpserve-gemm 1 <what it depends on>
- *   <m> <n> <k> <ldw> <dtype> <out_dtype> <flags> <microseconds> <128 hex digits of cublasLtMatmulAlgo_t>
- * where flags is 1 with a bias, plus 2 where all rows start on 16 bytes.  Timing one product again and again would find
- * the weight in the L2 cache, where a decode step never finds it: a fill of twice the L2 goes in between.
+ * Algorithms are kept in a table of shapes (gemm_choices.h).  A shape that is not there gets the first heuristic;
+ * kern_dev_gemm_tune() times the first eight and keeps the fastest, in a file too.  Timing one product again and again
+ * would find the weight in the L2 cache, where a decode step never finds it: a fill of twice the L2 goes in between.
  *
  * FP32 is CUBLAS_COMPUTE_32F, which never uses TF32.  Where no algorithm takes a bias, the bias is spread over the
  * output first and the product added to it.
  */
 #include "kernels/cuda/gemm.h"
 
-#include <errno.h>
-#include <fcntl.h>
-#include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
-#include <unistd.h>
 
 #include <cublasLt.h>
 
-#include "base/buf.h"
-#include "base/hash.h"
 #include "base/log.h"
 #include "base/mem.h"
+#include "kernels/cuda/gemm_choices.h"
 #include "kernels/cuda/launch.h"
 
-#define TABLE_SIZE     4096 /* a power of two */
-#define PROBES         8
-#define N_HEURISTICS   8
-#define N_TIMED        5
-#define N_ZEROS        65536
-#define FILE_BYTES_MAX ((size_t)4 << 20)
-#define ALIGN_MAX      256u
-
-#define FLAG_BIAS    1
-#define FLAG_ALIGNED 2
-
-typedef struct shape_key {
-    int32_t m, n, k, how; /* dtype + 16 * out_dtype + 256 * FLAG_... */
-    int64_t ldw;
-} shape_key;
-
-typedef struct choice {
-    shape_key key;
-    bool used, tuned;
-    bool spread_bias; /* no algorithm adds it: see the head */
-    float us;         /* of the tuned one */
-    uint64_t age;
-    cublasLtMatmulAlgo_t algo;
-} choice;
+#define N_HEURISTICS 8
+#define N_TIMED      5
+#define N_ZEROS      65536
+#define ALIGN_MAX    256u
 
 struct kern_dev_gemm {
     kern_dev *dev;
@@ -64,11 +36,10 @@ struct kern_dev_gemm {
     void *workspace; /* owned, device */
     size_t workspace_bytes;
     int32_t *zeros; /* owned, device: [N_ZEROS] */
-    char *cache_file;
-    char depends_on[192];
-    uint64_t clock;
-    choice table[TABLE_SIZE];
+    kern_gemm_choices *choices;
 };
+
+_Static_assert(sizeof(cublasLtMatmulAlgo_t) == KERN_GEMM_ALGORITHM_BYTES, "choices hold one");
 
 /* The description of one product, on the stack. */
 typedef struct plan {
@@ -109,134 +80,18 @@ static uint32_t alignment(const void *p, int64_t ld, kern_dtype t)
     return (uint32_t)(bits & (~bits + 1));
 }
 
-static shape_key key_of(const kern_dev_gemm_call *c)
+static kern_gemm_shape shape_of(const kern_dev_gemm_call *c)
 {
-    bool aligned = alignment(c->w, c->ldw, c->dtype) >= 16 &&
-                   alignment(c->in, c->k, c->dtype) >= 16 &&
-                   alignment(c->out, c->n, c->out_dtype) >= 16;
-    int flags = (c->bias != NULL ? FLAG_BIAS : 0) | (aligned ? FLAG_ALIGNED : 0);
-
-    return (shape_key){.m = c->m,
-                       .n = c->n,
-                       .k = c->k,
-                       .how = (int32_t)c->dtype + 16 * (int32_t)c->out_dtype + 256 * flags,
-                       .ldw = c->ldw};
-}
-
-/* ---- the table of choices ---- */
-/* The entry of a key, or the one to replace: free, else the oldest that was not tuned, else the oldest. */
-static choice *find_choice(kern_dev_gemm *g, const shape_key *key)
-{
-    uint64_t hash = tp_hash_fnv(key, sizeof *key);
-    choice *victim = NULL;
-
-    for (uint64_t i = 0; i < PROBES; i++) {
-        choice *c = &g->table[(hash + i) % TABLE_SIZE];
-
-        if (!c->used || memcmp(&c->key, key, sizeof *key) == 0)
-            return c;
-        if (victim == NULL || (victim->tuned && !c->tuned) ||
-            (victim->tuned == c->tuned && c->age < victim->age))
-            victim = c;
-    }
-    return victim;
-}
-
-static bool holds(const choice *c, const shape_key *key)
-{
-    return c->used && memcmp(&c->key, key, sizeof *key) == 0;
-}
-
-/* ---- the cache file ---- */
-static void put_choice(tp_buf *b, const choice *c)
-{
-    const unsigned char *bytes = (const unsigned char *)&c->algo;
-
-    tp_buf_printf(b, "%d %d %d %" PRId64 " %d %d %d %.2f ", c->key.m, c->key.n, c->key.k,
-                  c->key.ldw, c->key.how % 16, c->key.how / 16 % 16, c->key.how / 256,
-                  (double)c->us);
-    for (size_t i = 0; i < sizeof c->algo; i++)
-        tp_buf_printf(b, "%02x", bytes[i]);
-    tp_buf_putc(b, '\n');
-}
-
-/* The whole file under another name, then moved: readers see the old one or the new one.  Failure costs the next start
- * some time, nothing else. */
-static void write_file(kern_dev_gemm *g)
-{
-    char temporary[4096];
-    tp_buf b;
-    int n, fd;
-
-    if (g->cache_file == NULL)
-        return;
-    tp_buf_init(&b, FILE_BYTES_MAX);
-    tp_buf_printf(&b, "tpserve-gemm 1 %s\n", g->depends_on);
-    for (int i = 0; i < TABLE_SIZE; i++)
-        if (g->table[i].used && g->table[i].tuned)
-            put_choice(&b, &g->table[i]);
-    n = snprintf(temporary, sizeof temporary, "%s.%ld", g->cache_file, (long)getpid());
-    fd = n > 0 && (size_t)n < sizeof temporary && !b.failed
-             ? open(temporary, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644)
-             : -1;
-    if (fd >= 0) {
-        bool whole = write(fd, b.data, b.len) == (ssize_t)b.len;
-
-        if (close(fd) != 0 || !whole || rename(temporary, g->cache_file) != 0) {
-            tp_warn("gemm", "cannot write %s: %m; the next start measures again", g->cache_file);
-            (void)unlink(temporary);
-        }
-    } else {
-        tp_debug("gemm", "cannot write %s: %m", g->cache_file);
-    }
-    tp_buf_release(&b);
-}
-
-static bool read_hex(const char *s, unsigned char *out, size_t n)
-{
-    for (size_t i = 0; i < n; i++) {
-        unsigned v;
-
-        if (sscanf(s + 2 * i, "%2x", &v) != 1)
-            return false;
-        out[i] = (unsigned char)v;
-    }
-    return true;
-}
-
-/* A line that cannot be read is left out: the file is a hint. */
-static void read_line(kern_dev_gemm *g, const char *line)
-{
-    choice c = {.used = true, .tuned = true};
-    int dtype, out_dtype, flags, at = 0;
-    choice *place;
-
-    if (sscanf(line, "%" SCNd32 " %" SCNd32 " %" SCNd32 " %" SCNd64 " %d %d %d %f %n", &c.key.m,
-               &c.key.n, &c.key.k, &c.key.ldw, &dtype, &out_dtype, &flags, &c.us, &at) != 8 ||
-        dtype < 0 || dtype > 2 || out_dtype < 0 || out_dtype > 2 || flags < 0 || flags > 3 ||
-        strcspn(line + at, "\n") != 2 * sizeof c.algo ||
-        !read_hex(line + at, (unsigned char *)&c.algo, sizeof c.algo))
-        return;
-    c.key.how = dtype + 16 * out_dtype + 256 * flags;
-    place = find_choice(g, &c.key);
-    if (!place->used)
-        *place = c;
-}
-
-static void read_file(kern_dev_gemm *g)
-{
-    char head[256];
-    tp_buf b;
-    int n = snprintf(head, sizeof head, "tpserve-gemm 1 %s\n", g->depends_on);
-
-    if (access(g->cache_file, R_OK) != 0)
-        return;
-    if (tp_buf_read_file(&b, g->cache_file, FILE_BYTES_MAX) == TP_OK && n > 0 &&
-        b.len > (size_t)n && memcmp(b.data, head, (size_t)n) == 0)
-        for (const char *line = strchr(b.data, '\n'); line != NULL && line[1] != '\0';
-             line = strchr(line + 1, '\n'))
-            read_line(g, line + 1);
-    tp_buf_release(&b);
+    return (kern_gemm_shape){.m = c->m,
+                             .n = c->n,
+                             .k = c->k,
+                             .dtype = (int16_t)c->dtype,
+                             .out_dtype = (int16_t)c->out_dtype,
+                             .biased = c->bias != NULL,
+                             .aligned = alignment(c->w, c->ldw, c->dtype) >= 16 &&
+                                        alignment(c->in, c->k, c->dtype) >= 16 &&
+                                        alignment(c->out, c->n, c->out_dtype) >= 16,
+                             .ldw = c->ldw};
 }
 
 /* ---- life ---- */
@@ -266,6 +121,7 @@ tp_status kern_dev_gemm_create(kern_dev_gemm **out, kern_dev *d, const char *cac
 {
     const kern_dev_props *p = kern_dev_get_props(d);
     kern_dev_gemm *g = tp_calloc(1, sizeof *g);
+    char depends_on[KERN_GEMM_DEPENDS_MAX];
     void *zeros = NULL;
     tp_status st;
 
@@ -273,17 +129,13 @@ tp_status kern_dev_gemm_create(kern_dev_gemm **out, kern_dev *d, const char *cac
         return TP_FAIL(TP_ERR_NOMEM, "gemm: no host memory");
     g->dev = d;
     g->workspace_bytes = kern_dev_gemm_workspace_bytes(p);
-    (void)snprintf(g->depends_on, sizeof g->depends_on, "%s, sm_%d, driver %d, cublasLt %zu",
-                   p->name, p->cc, p->driver, cublasLtGetVersion());
+    (void)snprintf(depends_on, sizeof depends_on, "%s, sm_%d, driver %d, cublasLt %zu", p->name,
+                   p->cc, p->driver, cublasLtGetVersion());
+    TP_TRY_GOTO(st, kern_gemm_choices_create(&g->choices, cache_file, depends_on), fail);
     TP_TRY_GOTO(st, kern_dev_alloc(d, g->workspace_bytes, &g->workspace), fail);
     TP_TRY_GOTO(st, kern_dev_alloc(d, N_ZEROS * sizeof *g->zeros, &zeros), fail);
     g->zeros = zeros;
     TP_TRY_GOTO(st, open_lt(g), fail);
-    if (cache_file != NULL) {
-        g->cache_file = tp_strdup(cache_file);
-        if (g->cache_file != NULL)
-            read_file(g);
-    }
     *out = g;
     return TP_OK;
 fail:
@@ -302,7 +154,7 @@ void kern_dev_gemm_destroy(kern_dev_gemm *g)
         (void)cublasLtDestroy(g->lt);
     kern_dev_free(g->dev, g->zeros);
     kern_dev_free(g->dev, g->workspace);
-    tp_free(g->cache_file);
+    kern_gemm_choices_destroy(g->choices);
     tp_free(g);
 }
 
@@ -409,24 +261,26 @@ static tp_status list_algorithms(kern_dev_gemm *g, plan *p, const kern_dev_gemm_
 }
 
 /* Fills *p and yields the entry that says how; asks for the first heuristic when there is none. */
-static tp_status choose(kern_dev_gemm *g, plan *p, const kern_dev_gemm_call *c, choice **out)
+static tp_status choose(kern_dev_gemm *g, plan *p, const kern_dev_gemm_call *c,
+                        kern_gemm_choice **out)
 {
-    shape_key key = key_of(c);
-    choice *found = find_choice(g, &key);
+    const kern_gemm_shape shape = shape_of(c);
+    kern_gemm_choice *found = kern_gemm_choices_place(g->choices, &shape);
     cublasLtMatmulHeuristicResult_t first;
     bool spread;
     int n = 1;
 
-    if (holds(found, &key)) {
+    if (kern_gemm_choice_holds(found, &shape)) {
         cublasStatus_t e = make_plan(p, c, c->bias != NULL && !found->spread_bias);
 
         if (e != CUBLAS_STATUS_SUCCESS)
             return lt_fail(g, e, "describing a product", c);
     } else {
         TP_TRY(list_algorithms(g, p, c, &first, &n, &spread));
-        *found = (choice){.key = key, .used = true, .spread_bias = spread, .algo = first.algo};
+        *found = (kern_gemm_choice){.shape = shape, .used = true, .spread_bias = spread};
+        memcpy(found->algorithm, &first.algo, sizeof first.algo);
     }
-    found->age = ++g->clock;
+    kern_gemm_choices_touch(g->choices, found);
     *out = found;
     return TP_OK;
 }
@@ -442,7 +296,8 @@ static tp_status check(const kern_dev_gemm_call *c)
 tp_status kern_dev_gemm_run(kern_dev_gemm *g, const kern_dev_gemm_call *c, kern_stream s)
 {
     cublasStatus_t e;
-    choice *how = NULL;
+    kern_gemm_choice *how = NULL;
+    cublasLtMatmulAlgo_t algo;
     plan p;
 
     TP_TRY(check(c));
@@ -457,7 +312,8 @@ tp_status kern_dev_gemm_run(kern_dev_gemm *g, const kern_dev_gemm_call *c, kern_
     TP_TRY(choose(g, &p, c, &how));
     if (how->spread_bias)
         TP_TRY(spread_bias(g, c, s));
-    e = multiply(g, &p, c, &how->algo, how->spread_bias ? 1.0f : 0.0f, s);
+    memcpy(&algo, how->algorithm, sizeof algo);
+    e = multiply(g, &p, c, &algo, how->spread_bias ? 1.0f : 0.0f, s);
     if (e != CUBLAS_STATUS_SUCCESS && how->tuned) { /* an entry of the file that does not fit */
         how->used = false;
         return kern_dev_gemm_run(g, c, s);
@@ -499,7 +355,7 @@ static tp_status time_algorithm(kern_dev_gemm *g, plan *p, const kern_dev_gemm_c
 }
 
 static tp_status tune(kern_dev_gemm *g, const kern_dev_gemm_call *c, const stopwatch *w,
-                      kern_stream s, choice *out)
+                      kern_stream s, kern_gemm_choice *out)
 {
     cublasLtMatmulHeuristicResult_t found[N_HEURISTICS];
     int n = N_HEURISTICS, best = -1;
@@ -521,7 +377,7 @@ static tp_status tune(kern_dev_gemm *g, const kern_dev_gemm_call *c, const stopw
     }
     if (best < 0)
         return lt_fail(g, CUBLAS_STATUS_NOT_SUPPORTED, "no algorithm runs", c);
-    out->algo = found[best].algo;
+    memcpy(out->algorithm, &found[best].algo, sizeof found[best].algo);
     tp_debug("gemm", "m %d, n %d, k %d: algorithm %d of %d, %.1f us", c->m, c->n, c->k, best, n,
              (double)out->us);
     return TP_OK;
@@ -529,22 +385,22 @@ static tp_status tune(kern_dev_gemm *g, const kern_dev_gemm_call *c, const stopw
 
 tp_status kern_dev_gemm_tune(kern_dev_gemm *g, const kern_dev_gemm_call *c, kern_stream s)
 {
-    choice made = {.key = key_of(c), .used = true, .tuned = true};
-    choice *place = find_choice(g, &made.key);
+    kern_gemm_choice made = {.shape = shape_of(c), .used = true, .tuned = true};
+    kern_gemm_choice *place = kern_gemm_choices_place(g->choices, &made.shape);
     stopwatch w = {.flush_bytes = 2 * (size_t)kern_dev_get_props(g->dev)->l2_bytes};
     tp_status st;
 
     TP_TRY(check(c));
-    if (c->m == 0 || c->n == 0 || c->k == 0 || (holds(place, &made.key) && place->tuned))
+    if (c->m == 0 || c->n == 0 || c->k == 0 ||
+        (kern_gemm_choice_holds(place, &made.shape) && place->tuned))
         return TP_OK;
     TP_TRY_GOTO(st, kern_dev_event_create(g->dev, true, &w.from), end);
     TP_TRY_GOTO(st, kern_dev_event_create(g->dev, true, &w.to), end);
     TP_TRY_GOTO(st, kern_dev_alloc(g->dev, w.flush_bytes, &w.flush), end);
     TP_TRY_GOTO(st, tune(g, c, &w, s, &made), end);
-    made.age = ++g->clock;
     *place = made;
-    if (!made.spread_bias) /* the file does not know that case */
-        write_file(g);
+    kern_gemm_choices_touch(g->choices, place);
+    kern_gemm_choices_write(g->choices);
 end:
     kern_dev_free(g->dev, w.flush);
     kern_dev_event_destroy(g->dev, w.to);

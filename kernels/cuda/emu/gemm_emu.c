@@ -176,13 +176,6 @@ void kern_dev_gemm_destroy(kern_dev_gemm *g)
     tp_free(g);
 }
 
-tp_status kern_dev_gemm_tune(kern_dev_gemm *g, const kern_dev_gemm_call *c, kern_stream s)
-{
-    TP_TRY(emu_not_recording(g->dev, "products were timed"));
-    TP_TRY(kern_dev_gemm_run(g, c, s));
-    return kern_dev_sync(g->dev, s);
-}
-
 /* What cuBLASLt computes here, or why it does not. */
 static tp_status check_supported(const kern_dev_gemm *g, const kern_dev_gemm_call *c)
 {
@@ -216,4 +209,12 @@ tp_status kern_dev_gemm_run(kern_dev_gemm *g, const kern_dev_gemm_call *c, kern_
         return emu_fail(g->dev, "CUBLAS_STATUS_INVALID_VALUE",
                         "an operand of a product is not, or not wholly, device memory");
     return emu_enqueue(g->dev, s, run_gemm, c, sizeof *c);
+}
+
+/* Nothing to choose; but what could not be chosen fails here too. */
+tp_status kern_dev_gemm_tune(kern_dev_gemm *g, const kern_dev_gemm_call *c, kern_stream s)
+{
+    (void)s;
+    TP_TRY(emu_not_recording(g->dev, "products were timed"));
+    return check_supported(g, c);
 }
