@@ -272,7 +272,7 @@ struct kern_ops {
     tp_status (*graph_launch)(kern_backend *be, kern_graph *g);
     void (*graph_destroy)(kern_backend *be, kern_graph *g);
     /* Chooses how products of this shape (m, w) are computed by timing a few ways; overwrites out.  Waits: for the start,
-     * not while recording.  NULL where there is no choice. */
+     * not while recording.  NULL where there is never a choice. */
     tp_status (*gemm_tune)(kern_backend *be, const kern_gemm_args *a);
 };
 
