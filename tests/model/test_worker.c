@@ -1,0 +1,275 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* test_worker.c - the same plans on several backends: sequences that come, grow and go, each with a way of sampling of its
+ * own.  A device draws the tokens that the CPU draws; decode steps as graphs give the bits that they give one by one. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <string.h>
+
+#include <cmocka.h>
+#include <math.h>
+
+#include "base/mem.h"
+#include "comm/device.h"
+#include "kernels/module.h"
+#include "runtime/sched/worker.h"
+#include "runtime/startup.h"
+#include "tests/harness/mpi_main.h"
+#include "tests/model/fake_device.h"
+#include "tests/model/model_testing.h"
+
+#define TRAIT        "llama3"
+#define SLOTS        10
+#define LEN          128
+#define BLOCK        16
+#define SEQ_BLOCKS   (LEN / BLOCK)
+#define STEP_TOKENS  96
+#define STEPS        30
+#define CLOSE_STEP   14 /* slot 2 goes to another sequence, in one plan */
+#define RESULTS_MAX  (STEPS * (SLOTS + 24))
+#define LOGPROB_NEAR 1e-3
+
+static comm_world g_world;
+static tm_golden g_golden;
+
+/* What came of all steps. */
+typedef struct transcript {
+    rt_step_result results[RESULTS_MAX];
+    int n;
+} transcript;
+
+/* The scheduler's view of a slot. */
+typedef struct seq {
+    bool open;
+    int n_prompt, total, computed, blocks;
+    int32_t prompt[LEN];
+    rt_slot_params params;
+} seq;
+
+typedef struct play {
+    tm_model m;
+    rt_worker *worker;
+    rt_plan_writer writer;
+    seq seqs[SLOTS];
+    transcript *out;
+} play;
+
+typedef struct how {
+    const kern_ops *ops;
+    const void *reducers;
+    const char *comm;
+    bool graphs;
+} how;
+
+/* ---- sequences ---- */
+
+static const int32_t k_bias_ids[] = {7, 100, 599}, k_forbidden[] = {1, 2, 3},
+                     k_allowed[] = {5, 50, 77, 78, 79, 200, 201, 599};
+static const float k_bias[] = {2.0f, -100.0f, 1.0f};
+
+static rt_slot_params params_of(int kind)
+{
+    rt_slot_params p = {.top_p = 1,
+                        .repetition = 1,
+                        .n_logprobs = -1,
+                        .n_prompt_logprobs = -1,
+                        .seed = 1000 + (uint64_t)kind};
+
+    p.temperature = kind % 3 == 0 ? 0.0f : 0.9f;
+    p.top_k = kind % 4 == 1 ? 20 : 0;
+    p.top_p = kind % 4 == 2 ? 0.8f : 1.0f;
+    p.min_p = kind == 5 ? 0.05f : 0.0f;
+    p.n_logprobs = kind % 2 == 0 ? 3 : -1;
+    p.n_prompt_logprobs = kind == 4 ? 2 : -1;
+    if (kind >= 6) {
+        p.repetition = 1.2f;
+        p.frequency = 0.4f;
+        p.presence = 0.2f;
+        p.min_tokens = 5;
+    }
+    return p;
+}
+
+static void open_seq(play *p, int slot, int kind)
+{
+    seq *q = &p->seqs[slot];
+    rt_plan_open_view v = {.prompt = q->prompt,
+                           .bias_ids = k_bias_ids,
+                           .bias = k_bias,
+                           .allowed = k_allowed,
+                           .forbidden = k_forbidden};
+
+    *q = (seq){.open = true, .n_prompt = 3 + kind * 5, .params = params_of(kind)};
+    for (int i = 0; i < q->n_prompt; i++)
+        q->prompt[i] = (g_golden.ids[i % g_golden.n_ids] + kind * 17 + i) % g_golden.vocab;
+    q->total = q->n_prompt;
+    v.head = (rt_plan_open){.slot = slot,
+                            .n_prompt = q->n_prompt,
+                            .n_bias = kind >= 6 ? 3 : 0,
+                            .n_forbidden = 3,
+                            .has_allowed = kind == 9,
+                            .n_allowed = kind == 9 ? (int32_t)TP_ARRAY_LEN(k_allowed) : 0,
+                            .params = q->params};
+    assert_true(rt_plan_add_open(&p->writer, &v));
+}
+
+static void plan_seq(play *p, int slot)
+{
+    seq *q = &p->seqs[slot];
+    int need = (q->total + BLOCK - 1) / BLOCK;
+    int32_t blocks[SEQ_BLOCKS];
+    rt_plan_seq s = {.slot = slot,
+                     .start = q->computed,
+                     .n_new = q->total - q->computed,
+                     .table_keep = q->blocks,
+                     .n_blocks = need - q->blocks,
+                     .lp_start = q->params.n_prompt_logprobs >= 0 ? 0 : INT32_MAX,
+                     .flags = RT_SEQ_SAMPLE};
+
+    for (int i = q->blocks; i < need; i++)
+        blocks[i - q->blocks] = (i * SLOTS + slot) % (SLOTS * SEQ_BLOCKS);
+    assert_true(rt_plan_add_seq(&p->writer, &s, blocks));
+    q->computed = q->total;
+    q->blocks = need;
+    q->total++;
+}
+
+/* ---- playing ---- */
+
+static void play_step(play *p, int step)
+{
+    const rt_step_result *results;
+    const uint8_t *plan;
+    size_t bytes;
+    bool stop;
+    int n;
+
+    rt_plan_begin(&p->writer, (uint64_t)step, 0);
+    if (step == CLOSE_STEP)
+        assert_true(rt_plan_add_close(&p->writer, 2));
+    if (step < SLOTS)
+        open_seq(p, step, step);
+    if (step == CLOSE_STEP)
+        open_seq(p, 2, 8);
+    /* the newest first: a prompt stands before decodes in the plan */
+    for (int s = SLOTS - 1; s >= 0; s--)
+        if (p->seqs[s].open)
+            plan_seq(p, s);
+    plan = rt_plan_finish(&p->writer, &bytes);
+    tp_mem_forbid(true);
+    assert_int_equal(rt_worker_execute(p->worker, plan, bytes, &stop), TP_OK);
+    tp_mem_forbid(false);
+    results = rt_worker_results(p->worker, &n);
+    assert_in_range(p->out->n + n, 0, RESULTS_MAX);
+    memcpy(p->out->results + p->out->n, results, (size_t)n * sizeof *results);
+    p->out->n += n;
+}
+
+static void run_plans(const how *h, transcript *out)
+{
+    comm_options opt = {.kind = comm_host_kind(h->comm),
+                        .window_bytes = 4 << 20,
+                        .plan_bytes_max = 64,
+                        .timeout_ms = 120000};
+    rt_worker_options wo = {.n_slots = SLOTS,
+                            .max_model_len = LEN,
+                            .max_tokens = STEP_TOKENS,
+                            .block_tokens = BLOCK,
+                            .n_blocks = SLOTS * SEQ_BLOCKS,
+                            .n_capture = h->graphs ? 4 : 0,
+                            .capture = {1, 2, 4, SLOTS}};
+    kern_backend *be;
+    comm_group *g;
+    play p = {.out = out};
+
+    out->n = 0;
+    assert_int_equal(h->ops->open(&be, &(kern_open_args){.n_threads = 1}), TP_OK);
+    assert_int_equal(comm_group_create(&g, &g_world, &opt), TP_OK);
+    assert_int_equal(rt_attach_device(g, be, h->comm, h->reducers), TP_OK);
+    assert_int_equal(
+        tm_open(&p.m,
+                &(tm_options){.dir = g_golden.dir, .dtype = KERN_DTYPE_F32, .be = be, .group = g}),
+        TP_OK);
+    assert_int_equal(
+        rt_worker_create(&p.worker, &wo, &p.m.config, &p.m.shard, p.m.model, be, p.m.kv, g), TP_OK);
+    assert_int_equal(rt_worker_capture(p.worker), TP_OK);
+    assert_int_equal(rt_plan_writer_init(&p.writer, 1 << 20, SLOTS), TP_OK);
+    for (int step = 0; step < STEPS; step++)
+        play_step(&p, step);
+    rt_plan_writer_release(&p.writer);
+    rt_worker_destroy(p.worker);
+    tm_close(&p.m);
+    comm_group_destroy(g);
+    be->ops->close(be);
+}
+
+/* ---- comparing ---- */
+
+static bool near(float a, float b, bool exact)
+{
+    return exact ? memcmp(&a, &b, sizeof a) == 0 : fabs((double)a - (double)b) <= LOGPROB_NEAR;
+}
+
+static void compare(const transcript *a, const transcript *b, bool exact, const char *what)
+{
+    assert_int_equal(a->n, b->n);
+    for (int i = 0; i < a->n; i++) {
+        const rt_step_result *x = &a->results[i], *y = &b->results[i];
+        bool same = x->slot == y->slot && x->is_prompt == y->is_prompt && x->token == y->token &&
+                    near(x->logprob, y->logprob, exact) && x->n_top == y->n_top;
+
+        for (int j = 0; same && j < x->n_top; j++)
+            same = near(x->top[j].logprob, y->top[j].logprob, exact);
+        if (same)
+            continue;
+        fail_msg("%s: result %d: slot %d token %d %.9g, slot %d token %d %.9g", what, i, x->slot,
+                 x->token, (double)x->logprob, y->slot, y->token, (double)y->logprob);
+    }
+}
+
+static transcript g_cpu, g_other, g_graphs;
+
+static void test_fake(void **state)
+{
+    (void)state;
+    run_plans(&(how){.ops = fd_ops(), .comm = "auto"}, &g_other);
+    compare(&g_cpu, &g_other, false, "fake device");
+}
+
+static void test_emulated(void **state)
+{
+    how h = {.comm = "auto"};
+
+    (void)state;
+    kern_module_search(TPSERVE_MODULES);
+    assert_int_equal(kern_module_open("emu", &h.ops, &h.reducers), TP_OK);
+    run_plans(&h, &g_other);
+    compare(&g_cpu, &g_other, false, "emulated device");
+    h.graphs = true;
+    run_plans(&h, &g_graphs);
+    compare(&g_other, &g_graphs, true, "graphs");
+}
+
+static int run(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_fake),
+        cmocka_unit_test(test_emulated),
+    };
+    int failed;
+
+    if (comm_init(&g_world) != TP_OK)
+        return 1;
+    tm_golden_read(&g_golden, TRAIT);
+    run_plans(&(how){.ops = kern_cpu_ops(), .comm = "auto"}, &g_cpu);
+    failed = cmocka_run_group_tests(tests, NULL, NULL);
+    tm_golden_free(&g_golden);
+    return failed;
+}
+
+int main(int argc, char **argv)
+{
+    return tp_mpi_test_main(argc, argv, run);
+}
