@@ -53,6 +53,23 @@ template <bool BROKEN> TP_KERNEL(64) fence_left_out(int *out, unsigned *flag)
     }
 }
 
+/* The block that comes last reads what the others left: both sides need a fence. */
+template <bool BROKEN> TP_KERNEL(32) last_block_without_fence(int *out, unsigned *n_done)
+{
+    TP_SHARED(unsigned, is_last, 1);
+    if (threadIdx.x == 0) {
+        out[blockIdx.x] = 7;
+        if (!BROKEN)
+            __threadfence();
+        is_last[0] = atomicAdd(n_done, 1u) == gridDim.x - 1;
+        if (!BROKEN)
+            __threadfence();
+    }
+    __syncthreads();
+    if (is_last[0] && threadIdx.x < gridDim.x)
+        out[32 + threadIdx.x] = out[threadIdx.x]; /* DEFECT last_block_without_fence */
+}
+
 /* Two tiles are under way, the first is used: one may still be missing, not both. */
 template <bool BROKEN> TP_KERNEL(32) wait_one_group_short(int *out, const float *in)
 {
@@ -260,6 +277,7 @@ template <bool BROKEN> static int run(const char *name)
     CASE(barrier_left_out, 1, 64, 0, out)
     CASE(syncwarp_left_out, 1, 32, 0, out)
     CASE(fence_left_out, 1, 64, 0, out, word)
+    CASE(last_block_without_fence, 3, 32, 0, out, word)
     CASE(wait_one_group_short, 1, 32, 1024, out, in)
     CASE(dynamic_memory_short, 1, 32, 128, out)
     CASE(beyond_shared_array, 1, 32, 0, out)

@@ -19,6 +19,7 @@ CASES = [
     ("barrier_left_out", "tsan", "data race"),
     ("syncwarp_left_out", "tsan", "data race"),
     ("fence_left_out", "tsan", "data race"),
+    ("last_block_without_fence", "tsan", "data race"),
     ("wait_one_group_short", "plain", "NaN reached the result"),
     ("wait_one_group_short", "asan", "use-after-poison"),
     ("wait_one_group_short", "tsan", "data race"),
@@ -49,6 +50,10 @@ ENVIRONMENT = {
 }
 
 
+# Races between blocks are sought on request only: it makes every block slow.
+FRESH = {"last_block_without_fence"}
+
+
 def marked_lines():
     marks = {}
     for number, line in enumerate(SOURCE.read_text().splitlines(), 1):
@@ -60,6 +65,8 @@ def marked_lines():
 
 def run(program, case, kind):
     env = {k: v for k, v in os.environ.items() if not k.startswith("EMU_")} | ENVIRONMENT
+    if case in FRESH:
+        env["EMU_FRESH"] = "1"
     done = subprocess.run([program, case, kind], env=env, capture_output=True, text=True, errors="replace", timeout=120)
     return done.returncode, done.stdout + done.stderr
 

@@ -5,7 +5,8 @@
  * random from a seed.  A kernel without races gives the same bytes in all of them.
  *
  * TSan: the launch happens before every thread, every thread before the end of its block, all that came to a barrier
- * before all that leave it.  Shuffles and matrix operations order nothing, as on the device; __syncwarp does.
+ * before all that leave it.  Shuffles and matrix operations order nothing, as on the device; __syncwarp does.  The end of a
+ * block orders everything unless EMU_FRESH is set: then every block has new threads, which know nothing of other blocks.
  */
 #include <sched.h>
 
@@ -177,6 +178,10 @@ static EMU_RAW void run_block(emu_rt *rt)
     uint32_t n = rt->n_threads;
     dim3 dim = rt->grid.block_dim;
     memset(rt->warps, 0, sizeof(rt->warps[0]) * ((n + EMU_WARP - 1) / EMU_WARP));
+    if (emu_get_settings()->fresh) {
+        emu_fibers_renew(rt, (int)n);
+        emu_smem_renew(rt);
+    }
     rt->n_alive = n;
     rt->n_at_barrier = rt->n_ready = rt->n_spinning = rt->ready_first = 0;
     emu_smem_begin_block(rt);
@@ -196,7 +201,8 @@ static EMU_RAW void run_block(emu_rt *rt)
     rt->counters.blocks++;
     emu_sync_release(&rt->launch_sync);
     emu_enter_block(rt);
-    emu_sync_acquire(&rt->exit_sync);
+    if (!emu_get_settings()->fresh)
+        emu_sync_acquire(&rt->exit_sync);
 }
 
 /* Block i of n in the order of the schedule; a random order is a step that shares no factor with n. */
@@ -247,6 +253,7 @@ EMU_RAW void emu_run_grid(const emu_launch_info *info)
         run_block(rt);
         b = (b + order.step) % n;
     }
+    emu_sync_acquire(&rt->exit_sync);
     emu_smem_end_grid(rt);
     rt->launch = NULL;
 }

@@ -4,6 +4,7 @@
  * The environment sets the defaults, read once:
  *   EMU_SCHED   forward (default), reverse or random: the order of blocks, threads and wake-ups
  *   EMU_SEED    seed of the random order (default 1)
+ *   EMU_FRESH   1: every block has new threads, so that TSan finds races between blocks; slow
  *   EMU_HANG_S  seconds after which a kernel whose threads only spin is reported (default 120; 0 = never)
  * Threads: the settings are global; set them while no kernel runs.
  */

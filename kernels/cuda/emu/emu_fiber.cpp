@@ -138,15 +138,34 @@ static EMU_RAW void fiber_create(emu_rt *rt, int index)
 #endif
 }
 
+/* TSan gives the number of a dead thread to a new one soon, and takes what both did for one thread's.  So a thread is kept
+ * until EMU_THREADS_MAX others have died. */
+static EMU_RAW void tsan_retire(emu_rt *rt, void *tsan)
+{
+#if EMU_TSAN
+    void **slot = &rt->retired[rt->n_retired++ % EMU_THREADS_MAX];
+    if (*slot)
+        __tsan_destroy_fiber(*slot);
+    *slot = tsan;
+#else
+    (void)rt, (void)tsan;
+#endif
+}
+
+static EMU_RAW void fiber_destroy(emu_rt *rt, emu_fiber *f)
+{
+    tsan_retire(rt, f->context.tsan);
+    munmap(f->context.mapping, STACK + PAGE);
+    memset(&f->context, 0, sizeof(f->context));
+}
+
 static EMU_RAW void rt_destroy(void *p)
 {
     emu_rt *rt = (emu_rt *)p;
-    for (int i = 0; i < EMU_THREADS_MAX && rt->fibers[i].context.stack_bottom; i++) {
-#if EMU_TSAN
-        __tsan_destroy_fiber(rt->fibers[i].context.tsan);
-#endif
-        munmap(rt->fibers[i].context.mapping, STACK + PAGE);
-    }
+    for (int i = 0; i < EMU_THREADS_MAX && rt->fibers[i].context.mapping; i++)
+        fiber_destroy(rt, &rt->fibers[i]);
+    for (int i = 0; i < EMU_THREADS_MAX; i++)
+        tsan_retire(rt, NULL);
     munmap(rt->fibers, EMU_THREADS_MAX * sizeof(emu_fiber));
     munmap(rt->copies, sizeof(emu_copy) * EMU_COPIES_MAX * EMU_THREADS_MAX);
     emu_smem_destroy(rt);
@@ -179,8 +198,15 @@ EMU_RAW emu_rt *emu_rt_get(void)
 EMU_RAW void emu_fibers_prepare(emu_rt *rt, int n)
 {
     for (int i = 0; i < n; i++)
-        if (!rt->fibers[i].context.stack_bottom)
+        if (!rt->fibers[i].context.mapping)
             fiber_create(rt, i);
+}
+
+EMU_RAW void emu_fibers_renew(emu_rt *rt, int n)
+{
+    for (int i = 0; i < n && rt->fibers[i].context.mapping; i++)
+        fiber_destroy(rt, &rt->fibers[i]);
+    emu_fibers_prepare(rt, n);
 }
 
 /* The sanitizers must know the stack that is entered before it is, and where it came from afterwards. */

@@ -12,21 +12,15 @@
 #include "kernels/cuda/emu/emu.h"
 
 /* What the functions below need of the emulator. */
-struct emu_copy {
-    void *smem;
-    uint32_t data[4];
-    uint32_t group;
-};
 enum emu_space { EMU_SHARED, EMU_GLOBAL };
 /* Reports an address that the instruction cannot take. */
 void emu_check_address(const void *p, emu_space space, const char *what, const char *file,
                        int line);
-emu_copy *emu_copy_begin(void *smem, const char *file, int line);
-/* Nobody may touch the destination from here on, until its data land. */
-void emu_copy_hide(emu_copy *copy);
+/* Notes a copy of this thread; nobody may touch its destination from here on, until the data land. */
+void emu_copy_begin(void *smem, const uint32_t data[4], const char *file, int line);
 void emu_copy_commit(void);
-/* The oldest copy that is not in the last n groups, its destination accessible again; NULL: no more. */
-emu_copy *emu_copy_land(int n);
+/* Where the oldest copy that is not in the last n groups goes, accessible again, and its data; NULL: no more. */
+void *emu_copy_land(int n, uint32_t data[4]);
 
 struct EMU_VECTOR(16) emu_16_bytes {
     uint32_t word[4];
@@ -75,13 +69,11 @@ TP_DEV void tp_cp_async16(void *smem, const void *global, bool valid, EMU_PLACE)
 {
     emu_check_address(smem, EMU_SHARED, "cp.async (destination)", file, line);
     emu_check_address(global, EMU_GLOBAL, "cp.async (source)", file, line);
-    emu_copy *copy = emu_copy_begin(smem, file, line);
     emu_16_bytes data = {};
     if (valid)
         data = *(const emu_16_bytes *)global;
-    memcpy(copy->data, data.word, 16);
     *(emu_16_bytes *)smem = emu_16_bytes{{~0u, ~0u, ~0u, ~0u}};
-    emu_copy_hide(copy);
+    emu_copy_begin(smem, data.word, file, line);
 }
 
 TP_DEV void tp_cp_async_commit()
@@ -91,11 +83,9 @@ TP_DEV void tp_cp_async_commit()
 
 template <int N> TP_DEV void tp_cp_async_wait()
 {
-    while (emu_copy *copy = emu_copy_land(N)) {
-        emu_16_bytes data;
-        memcpy(data.word, copy->data, 16);
-        *(emu_16_bytes *)copy->smem = data;
-    }
+    emu_16_bytes data;
+    while (void *smem = emu_copy_land(N, data.word))
+        *(emu_16_bytes *)smem = data;
 }
 
 TP_DEV uint32_t tp_ld_acquire_sys(const uint32_t *p)

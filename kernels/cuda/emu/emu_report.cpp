@@ -8,7 +8,7 @@
 
 #include "kernels/cuda/emu/emu_runtime.h"
 
-static emu_settings settings = {EMU_SCHED_FORWARD, 1, 120, EMU_SMEM_MAX, NULL};
+static emu_settings settings = {EMU_SCHED_FORWARD, 1, 120, false, EMU_SMEM_MAX, NULL};
 static pthread_once_t once = PTHREAD_ONCE_INIT;
 
 static EMU_RAW void read_environment()
@@ -22,6 +22,8 @@ static EMU_RAW void read_environment()
         settings.seed = strtoull(text, NULL, 10);
     if ((text = getenv("EMU_HANG_S")))
         settings.hang_s = strtod(text, NULL);
+    text = getenv("EMU_FRESH");
+    settings.fresh = text && strcmp(text, "1") == 0;
 }
 
 EMU_RAW emu_settings *emu_get_settings(void)

@@ -52,6 +52,12 @@ struct emu_context {
 
 struct emu_warp;
 
+struct emu_copy {
+    void *smem;
+    uint32_t data[4];
+    uint32_t group;
+};
+
 struct emu_fiber {
     emu_thread self; /* first: emu_self points here */
     emu_context context;
@@ -85,6 +91,8 @@ struct emu_rt {
     emu_fiber *current; /* NULL: the main context */
     emu_warp warps[EMU_THREADS_MAX / EMU_WARP];
     emu_copy *copies;
+    void *retired[EMU_THREADS_MAX]; /* TSan's threads of fibers that are gone, a ring */
+    uint32_t n_retired;
 
     /* Fibers that can run, oldest first. */
     uint16_t ready[EMU_THREADS_MAX];
@@ -134,6 +142,8 @@ static inline EMU_RAW void emu_sync_acquire(void *p)
 /* emu_fiber.cpp */
 emu_rt *emu_rt_get(void);
 void emu_fibers_prepare(emu_rt *rt, int n);
+/* New stacks, and for TSan new threads, in place of the first n. */
+void emu_fibers_renew(emu_rt *rt, int n);
 /* From the main context to the first thread that is ready; back when all have left. */
 void emu_enter_block(emu_rt *rt);
 /* Leaves the current fiber, which has noted why it waits, for the next one; comes back when it is its turn again. */
@@ -155,6 +165,7 @@ void emu_ldmatrix_serve(emu_rt *rt, emu_request *const request[EMU_WARP], bool t
 
 /* emu_smem.cpp */
 void emu_smem_create(emu_rt *rt);
+void emu_smem_renew(emu_rt *rt);
 void emu_smem_destroy(emu_rt *rt);
 void emu_smem_begin_block(emu_rt *rt);
 void emu_smem_end_grid(emu_rt *rt);
@@ -164,6 +175,7 @@ struct emu_settings {
     emu_schedule schedule;
     uint64_t seed;
     double hang_s;
+    bool fresh; /* blocks are strangers to each other */
     size_t smem_limit;
     emu_report_handler handler;
 };

@@ -42,6 +42,15 @@ EMU_RAW void emu_smem_create(emu_rt *rt)
     hide(rt->arena, ARENA);
 }
 
+/* For TSan: pages that no thread has touched. */
+EMU_RAW void emu_smem_renew(emu_rt *rt)
+{
+    emu_smem_destroy(rt);
+    emu_smem_create(rt);
+    rt->dynamic = NULL;
+    rt->static_used = rt->n_arrays = 0;
+}
+
 EMU_RAW void emu_smem_destroy(emu_rt *rt)
 {
     show(rt->arena, ARENA);
@@ -106,7 +115,7 @@ EMU_RAW void emu_check_address(const void *p, emu_space space, const char *what,
 
 /* ---- cp.async ---- */
 
-EMU_RAW emu_copy *emu_copy_begin(void *smem, const char *file, int line)
+EMU_RAW void emu_copy_begin(void *smem, const uint32_t data[4], const char *file, int line)
 {
     emu_fiber *f = emu_this->current;
     if (f->n_copies == EMU_COPIES_MAX)
@@ -115,12 +124,9 @@ EMU_RAW emu_copy *emu_copy_begin(void *smem, const char *file, int line)
     emu_copy *copy = &f->copies[(f->first_copy + f->n_copies++) % EMU_COPIES_MAX];
     copy->smem = smem;
     copy->group = f->open_group;
-    return copy;
-}
-
-EMU_RAW void emu_copy_hide(emu_copy *copy)
-{
-    hide(copy->smem, 16);
+    for (int i = 0; i < 4; i++)
+        copy->data[i] = data[i];
+    hide(smem, 16);
 }
 
 EMU_RAW void emu_copy_commit(void)
@@ -128,16 +134,18 @@ EMU_RAW void emu_copy_commit(void)
     emu_this->current->open_group++;
 }
 
-EMU_RAW emu_copy *emu_copy_land(int n)
+EMU_RAW void *emu_copy_land(int n, uint32_t data[4])
 {
     emu_fiber *f = emu_this->current;
     if (f->n_copies == 0)
         return NULL;
-    emu_copy *copy = &f->copies[f->first_copy % EMU_COPIES_MAX];
+    const emu_copy *copy = &f->copies[f->first_copy % EMU_COPIES_MAX];
     if (copy->group + (uint32_t)n >= f->open_group)
         return NULL;
     f->first_copy++;
     f->n_copies--;
+    for (int i = 0; i < 4; i++)
+        data[i] = copy->data[i];
     show(copy->smem, 16);
-    return copy;
+    return copy->smem;
 }
