@@ -18,7 +18,7 @@ typedef struct sum_rank {
     float *host, *want; /* [SUM_COUNT_MAX] */
 } sum_rank;
 
-#define SUM_COUNT_MAX (1024 * 1024)
+#define SUM_COUNT_MAX 300000
 #define SUM_WINDOW    (SUM_COUNT_MAX * sizeof(float))
 
 /* A device, a stream and, with p2p, a reducer for this rank of g, whose window is SUM_WINDOW. */
