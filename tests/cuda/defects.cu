@@ -7,7 +7,6 @@
  * sanitizers, and holds the table of what must be reported by which build.  A line marked DEFECT name is the one that the
  * report of that case must name.
  */
-#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
