@@ -24,7 +24,7 @@ KERN_HOST_DEVICE int kern_draw_depth(const kern_draw_row *r, int n_ranks)
 }
 
 typedef struct kern_draw_list {
-    const double *weight; /* [n] exp((value - best value) / temperature), best first */
+    const double *weight; /* [n] exp((value - best value) * (1 / temperature)), best first */
     int n;
     bool complete; /* these are all that the vocabulary has */
     double total;  /* of the whole vocabulary; read where top_p alone filters */

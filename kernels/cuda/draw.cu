@@ -29,6 +29,7 @@ TP_DEV const kern_chunk_stat *stats_of(const kern_draw_args &a, const kern_draw_
 
 /* Shared state of a walk over all chunks in the order of the vocabulary. */
 typedef struct chunk_walk {
+    double inv_temp;               /* of the row; infinite for a greedy one, which does not walk */
     double sum;                    /* of masses so far */
     const kern_chunk_stat *chosen; /* the last one added; NULL: no chunk has a token */
     bool over;                     /* the sum exceeds the target: the walk stands still */
@@ -88,7 +89,7 @@ TP_DEV float best_chunk(const kern_draw_args &a, const kern_draw_row &r, float *
 TP_DEV drawn draw_plain(const kern_draw_args &a, const kern_draw_row &r, double *weight,
                         chunk_walk *walk, float *part)
 {
-    double inv_temp = 1.0 / (double)r.temperature, target;
+    double inv_temp = walk->inv_temp, target;
     float top = best_chunk(a, r, part);
 
     if (!isfinite(top))
@@ -144,14 +145,14 @@ TP_DEV void merge(const kern_draw_args &a, const kern_draw_row &r, uint64_t *key
 TP_DEV drawn draw_filtered(const kern_draw_args &a, const kern_draw_row &r, const uint64_t *keys,
                            const candidates *c, double *weight, chunk_walk *walk)
 {
-    double best = (double)tp_key_value(keys[0]);
+    const double best = (double)tp_key_value(keys[0]), inv_temp = walk->inv_temp;
     kern_draw_list list = {};
     int at = -1;
 
     if (r.stats >= 0)
-        walk_chunks(a, r, best, 1.0 / (double)r.temperature, INFINITY, weight, walk);
+        walk_chunks(a, r, best, inv_temp, INFINITY, weight, walk);
     for (int i = (int)threadIdx.x; i < c->n; i += DRAW_THREADS)
-        weight[i] = exp(((double)tp_key_value(keys[i]) - best) / (double)r.temperature);
+        weight[i] = exp(((double)tp_key_value(keys[i]) - best) * inv_temp);
     __syncthreads();
     if (threadIdx.x == 0) {
         list.weight = weight;
@@ -181,6 +182,9 @@ static TP_KERNEL(DRAW_THREADS) draw_row(kern_draw_args a)
 
     tp_grid_wait();
     tp_grid_trigger();
+    if (threadIdx.x == 0)
+        walk->inv_temp = 1.0 / (double)r.temperature;
+    __syncthreads();
     if (r.kind == KERN_DRAW_PLAIN) {
         d = draw_plain(a, r, weight, walk, part);
     } else {

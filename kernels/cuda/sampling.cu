@@ -67,7 +67,7 @@ TP_DEV void apply_bias(const slice_at &s, const kern_adjust_row &r)
     }
 }
 
-/* count: 1 if in the prompt, plus 2 for each time in the output. */
+/* count: 1 if in the prompt, plus 2 for each time in the output; 0 again afterwards. */
 TP_DEV void apply_penalties(const slice_at &s, const kern_adjust_row &r, int32_t *count)
 {
     for (int i = (int)threadIdx.x; i < r.n_prompt; i += ADJUST_THREADS) {
@@ -94,8 +94,24 @@ TP_DEV void apply_penalties(const slice_at &s, const kern_adjust_row &r, int32_t
             if (c / 2 > 0) /* rounded product by product, as everywhere */
                 l = l - __fmul_rn(r.frequency, (float)(c / 2)) - r.presence;
             s.logits[at] = l;
+            count[at] = 0;
         }
     }
+}
+
+/* All counts 0 before.  An id may be in the list twice. */
+TP_DEV void apply_forbidden(const slice_at &s, const kern_adjust_row &r, int32_t *count)
+{
+    for (int i = (int)threadIdx.x; i < r.n_forbidden; i += ADJUST_THREADS) {
+        uint32_t at = place_of(s, r.forbidden[i]);
+
+        if (at < s.n)
+            atomicMax(&count[at], 1);
+    }
+    __syncthreads();
+    for (uint32_t at = threadIdx.x; at < s.n; at += ADJUST_THREADS)
+        if (count[at] != 0)
+            s.logits[at] = -INFINITY;
 }
 
 static TP_KERNEL(ADJUST_THREADS) adjust_slice(kern_adjust_args a, unsigned n_slices)
@@ -122,9 +138,8 @@ static TP_KERNEL(ADJUST_THREADS) adjust_slice(kern_adjust_args a, unsigned n_sli
     if (r.repetition != 1.0f || r.frequency != 0.0f || r.presence != 0.0f)
         apply_penalties(s, r, count);
     __syncthreads();
-    for (int i = (int)threadIdx.x; i < r.n_forbidden; i += ADJUST_THREADS)
-        if (place_of(s, r.forbidden[i]) < s.n)
-            s.logits[place_of(s, r.forbidden[i])] = -INFINITY;
+    if (r.n_forbidden > 0)
+        apply_forbidden(s, r, count);
 }
 
 extern "C" tp_status kern_cuda_adjust(const kern_adjust_args *a, kern_stream s)

@@ -122,7 +122,7 @@ static drawn draw_greedy(const candidates *c)
 
 static drawn draw_filtered(const kern_draw_args *a, const kern_draw_row *r, const candidates *c)
 {
-    double weight[KERN_DRAW_LIST];
+    double weight[KERN_DRAW_LIST], inv_temp = 1.0 / (double)r->temperature;
     kern_draw_list list = {.weight = weight,
                            .n = c->n,
                            .complete = c->complete,
@@ -134,9 +134,9 @@ static drawn draw_filtered(const kern_draw_args *a, const kern_draw_row *r, cons
     if (c->n == 0 || !isfinite(c->val[0]))
         return NONE;
     for (int i = 0; i < c->n; i++)
-        weight[i] = exp(((double)c->val[i] - (double)c->val[0]) / (double)r->temperature);
+        weight[i] = exp(((double)c->val[i] - (double)c->val[0]) * inv_temp);
     if (r->stats >= 0)
-        list.total = total_of(a, r, (double)c->val[0], 1.0 / (double)r->temperature);
+        list.total = total_of(a, r, (double)c->val[0], inv_temp);
     list.u = kern_philox_uniform(r->seed, r->counter, 0, KERN_STREAM_LIST);
     at = kern_draw_choose(&list);
     return at >= 0 ? (drawn){c->id[at], c->val[at]} : OPEN;
