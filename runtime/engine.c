@@ -157,7 +157,9 @@ static tp_status create_in_order(rt_engine *e, const rt_engine_options *opt,
     TP_TRY(rt_settle_memory(&e->settled, &e->shard, e->be, e->group, world->local_size, &budget));
     st = world->rank == 0 ? load_text_side(e, opt) : TP_OK;
     TP_TRY(rt_settle_agree(e->group, st, "loading the tokenizer"));
-    return create_compute(e, opt);
+    TP_TRY(create_compute(e, opt));
+    rt_compare_memory(&budget, e->be, e->group);
+    return TP_OK;
 }
 
 tp_status rt_engine_create(rt_engine **out, const rt_engine_options *opt, kern_backend *be,

@@ -26,6 +26,8 @@
 #define DEFAULT_STEP_TIMEOUT   10000
 #define DEFAULT_KV_BYTES_MAX   (INT64_C(1) << 30) /* of a default cache on CPU */
 #define SMALL_WINDOW           4096
+#define PLAN_ERROR             0.03         /* what a plan may be off */
+#define PLAN_SLACK             (64LL << 20) /* and this: buffers of conversions, graphs */
 
 static int64_t smaller(int64_t a, int64_t b)
 {
@@ -364,7 +366,7 @@ static void print_budget(const rt_settled *s, const rt_budget *all, int n)
 }
 
 /* This rank's memory without the KV cache, for the present max_model_len. */
-static tp_status plan_memory(const rt_settled *s, const rt_shard *shard, const kern_backend *be,
+static tp_status plan_memory(const rt_settled *s, const rt_shard *shard, kern_backend *be,
                              comm_group *g, rt_budget *b)
 {
     rt_model_options mo = rt_model_options_of(s, false);
@@ -381,8 +383,11 @@ static tp_status plan_memory(const rt_settled *s, const rt_shard *shard, const k
     b->workspace = plan.workspace + rt_sampler_bytes(&s->config, shard, be);
     b->tables = rt_worker_bytes(&wo);
     b->kv_per_block = plan.kv_per_block > 0 ? plan.kv_per_block : 1;
-    if (be->device)
-        return TP_OK; /* windows of devices exist already and are not free any more */
+    if (be->device) { /* windows of devices exist already and are not free any more */
+        int64_t total;
+
+        return rt_settle_agree(g, be->ops->memory(be, &total, &b->available), "asking for memory");
+    }
     b->workspace += rt_sampler_host_bytes(&s->config, shard, be);
     b->tables += rt_worker_host_bytes(&wo);
     b->comm = (int64_t)rt_plan_bytes_max(s);
@@ -429,4 +434,20 @@ tp_status rt_settle_memory(rt_settled *s, const rt_shard *shard, kern_backend *b
         print_budget(s, all, comm_size(g));
     *out = b;
     return TP_OK;
+}
+
+void rt_compare_memory(const rt_budget *b, kern_backend *be, const comm_group *g)
+{
+    int64_t planned = b->weights + b->workspace + b->tables + b->kv, total, available, taken, off;
+
+    if (!be->device || be->ops->memory(be, &total, &available) != TP_OK)
+        return;
+    taken = b->available - available;
+    off = taken > planned ? taken - planned : planned - taken;
+    if ((double)off > PLAN_ERROR * (double)planned + (double)PLAN_SLACK)
+        tp_warn("memory", "planned %.1f MiB of the device, %.1f MiB were taken", mib(planned),
+                mib(taken));
+    else if (comm_rank(g) == 0)
+        tp_info("memory", "planned %.1f MiB of each device, %.1f MiB taken, %.1f MiB left",
+                mib(planned), mib(taken), mib(available));
 }

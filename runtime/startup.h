@@ -42,12 +42,15 @@ TP_MUST_USE tp_status rt_create_group(comm_group **out, const rt_settled *s,
 typedef struct rt_budget {
     int64_t weights, workspace, tables, comm, kv; /* bytes */
     int64_t kv_per_block, n_blocks;               /* n_blocks: what this rank alone could hold */
+    int64_t available; /* of a device, before anything of this was taken */
 } rt_budget;
 
 /* Plans this rank's memory, agrees on the number of blocks (the smallest of all ranks), fits max_model_len into it, and
  * prints the table on rank 0.  INVALID when it cannot fit. */
 TP_MUST_USE tp_status rt_settle_memory(rt_settled *s, const rt_shard *shard, kern_backend *be,
                                        comm_group *g, int local_size, rt_budget *out);
+/* When all is taken: whether a device has lost what was planned.  A difference is a warning. */
+void rt_compare_memory(const rt_budget *b, kern_backend *be, const comm_group *g);
 /* Bytes of the largest step plan. */
 size_t rt_plan_bytes_max(const rt_settled *s);
 /* The options that the model's loader takes. */
