@@ -102,8 +102,8 @@ def accuracy_page(out: Path, state: dict[str, Any]) -> str:
     return "\n".join((
         "# Accuracy of the demo model\n",
         f"Trained for {state['elapsed'] / 60:.0f} minutes on {run['threads']} CPU threads ({run['arithmetic']}, PyTorch {torch.__version__.split('+')[0]}): "
-        f"{schedule['step']} steps, {state['tokens'] / 1e6:.1f} M tokens, {state['tokens'] / state['elapsed']:.0f} tokens/s, seed {run['seed']}; "
-        f"`--steps {run['steps']} --minutes {run['minutes']:g}`, {bound}.\n",
+        f"{schedule['step']} + {state['polished']} steps, {state['tokens'] / 1e6:.1f} M tokens, {state['tokens'] / state['elapsed']:.0f} tokens/s, seed {run['seed']}; "
+        f"`--steps {run['steps']} --minutes {run['minutes']:g} --polish-steps {state['polished']}`, {bound}.\n",
         f"Exact match on `heldout.jsonl`, greedy, BF16 weights, transformers {transformers.__version__} "
         f"(`python3 models/train/evaluate.py --model models/demo`):\n",
         table,

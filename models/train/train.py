@@ -31,14 +31,18 @@ from tokenizer import train_tokenizer
 WARM_UP_STEPS = 100
 CONSTANT_UNTIL = 0.2  # part of the run with the full learning rate; from there it falls linearly to zero
 EARLY_UNTIL = 0.12  # part of the run with single questions and no tools only
+# After the run, some steps more in which tasks that are still weak come more often.
+POLISH_LR = 0.35  # of the peak, falling to zero
+POLISH_BELOW, POLISH_FACTOR, POLISH_SAMPLES = 0.95, 3.0, 40
 TOKENIZER_CONVERSATIONS = 25_000
 
 
 def parse_args() -> argparse.Namespace:
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("--out", type=Path, required=True, help="folder for the tokenizer and the checkpoint")
-    p.add_argument("--steps", type=int, default=5200, help="optimizer steps (default: %(default)s)")
+    p.add_argument("--steps", type=int, default=6200, help="optimizer steps (default: %(default)s)")
     p.add_argument("--minutes", type=float, default=60.0, help="upper bound of the wall clock (default: %(default)s)")
+    p.add_argument("--polish-steps", type=int, default=1800, help="further steps that favour weak tasks (default: %(default)s)")
     p.add_argument("--seed", type=int, default=1, help="seed of data and weights (default: %(default)s)")
     p.add_argument("--lr", type=float, default=4e-3, help="peak learning rate (default: %(default)s)")
     p.add_argument("--tokens-per-step", type=int, default=4096, help="tokens of a step, padding included (default: %(default)s)")
@@ -85,7 +89,7 @@ class Trainer:
         self.optimizers = make_optimizers(self.model, args.lr, torch.float32 if args.float32 else torch.bfloat16)
         self.packer = Packer(tokenizer, Mixer(args.seed), args.tokens_per_step)
         self.schedule = Schedule(args.steps, args.minutes)
-        self.elapsed, self.tokens = 0.0, 0
+        self.elapsed, self.tokens, self.polished = 0.0, 0, 0
 
     @property
     def path(self) -> Path:
@@ -95,7 +99,7 @@ class Trainer:
         """Writes beside and renames: a crash in between leaves the old checkpoint whole."""
         state: dict[str, Any] = {
             "model": self.model.state_dict(), "optimizers": [o.state_dict() for o in self.optimizers],
-            "schedule": vars(self.schedule), "elapsed": self.elapsed, "tokens": self.tokens,
+            "schedule": vars(self.schedule), "elapsed": self.elapsed, "tokens": self.tokens, "polished": self.polished,
             "run": {"steps": self.args.steps, "minutes": self.args.minutes, "seed": self.args.seed, "threads": self.args.threads,
                     "arithmetic": "float32" if self.args.float32 else "bfloat16 autocast"},
             "rng": self.packer.mixer.rng.getstate(), "pool": self.packer.pool, "waiting": self.packer.waiting}
@@ -110,11 +114,11 @@ class Trainer:
             optimizer.load_state_dict(saved)
         vars(self.schedule).update(state["schedule"])
         self.elapsed, self.tokens = state["elapsed"], state["tokens"]
+        self.polished = state.get("polished", 0)
         self.packer.mixer.rng.setstate(state["rng"])
         self.packer.pool, self.packer.waiting = state["pool"], state["waiting"]
 
-    def train_step(self, batch: Batch) -> float:
-        lr = self.schedule.learning_rate(self.args.lr)
+    def train_step(self, batch: Batch, lr: float) -> float:
         wanted = batch.labels >= 0
         with torch.autocast("cpu", torch.bfloat16, enabled=not self.args.float32):
             hidden = self.trunk(batch.ids, batch.positions, batch.mask)
@@ -135,7 +139,7 @@ class Trainer:
         while not schedule.done:
             start = time.monotonic()
             batch = self.packer.next_batch(early=schedule.progress < EARLY_UNTIL)
-            loss = self.train_step(batch)
+            loss = self.train_step(batch, schedule.learning_rate(args.lr))
             seconds = time.monotonic() - start
             # The first steps compile; the pace of a short run would be spoilt by them.
             pace = seconds if schedule.step < 12 or pace == 0.0 else 0.98 * pace + 0.02 * min(seconds, 5 * pace)
@@ -152,6 +156,28 @@ class Trainer:
                 self._measure()
                 self.elapsed += time.monotonic() - start
 
+    def polish(self) -> None:
+        """Weak is judged by new samples from the training side: the held-out questions decide nothing."""
+        steps = self.args.polish_steps
+        if steps == 0:
+            return
+        scores = teacher_forced(self.model, self.tokenizer, heldout_rows(POLISH_SAMPLES, heldout=False), not self.args.float32)
+        weak = {name for name, score in scores.items() if score < POLISH_BELOW}
+        print(f"{steps} more steps, {POLISH_FACTOR:g} times as often: {', '.join(sorted(weak))}", flush=True)
+        self.packer.mixer.favour(weak, POLISH_FACTOR)
+        while self.polished < steps:
+            start = time.monotonic()
+            batch = self.packer.next_batch(early=False)
+            loss = self.train_step(batch, self.args.lr * POLISH_LR * (1 - self.polished / steps))
+            self.polished += 1
+            self.elapsed += time.monotonic() - start
+            self.tokens += batch.n_tokens
+            if self.polished % 25 == 0:
+                print(f"polish {self.polished}/{steps}  loss {loss:.4f}  {self.tokens / 1e6:.2f} M tokens  {self.elapsed / 60:.1f} min", flush=True)
+            if self.polished % self.args.checkpoint_every == 0 or self.polished == steps:
+                self.save()
+        self._measure()
+
     def _show(self, loss: float, pace: float) -> None:
         s = self.schedule
         left = min(self.args.steps - s.step, max(0.0, (s.seconds - self.elapsed) / pace)) * pace
@@ -160,19 +186,19 @@ class Trainer:
               f"ETA {left / 60:.0f} min{'  (time bound)' if s.bounded else ''}", flush=True)
 
     def _measure(self) -> None:
-        scores = teacher_forced(self.model, self.tokenizer, 12, not self.args.float32)
+        scores = teacher_forced(self.model, self.tokenizer, heldout_rows(12), not self.args.float32)
         mean = sum(scores.values()) / len(scores)
         print(f"held-out {100 * mean:.1f} %: " + ", ".join(f"{n} {100 * v:.0f}" for n, v in scores.items()), flush=True)
 
 
 @torch.no_grad()
-def teacher_forced(model: Qwen2, tokenizer: Tokenizer, per_task: int, autocast: bool) -> dict[str, float]:
-    """Share of held-out answers whose every token is the argmax, given the right ones before it.
+def teacher_forced(model: Qwen2, tokenizer: Tokenizer, rows: list[dict[str, Any]], autocast: bool) -> dict[str, float]:
+    """Share of answers whose every token is the argmax, given the right ones before it.
 
     This equals exact match of greedy decoding (the first wrong token decides both) at a fraction of its cost.
     """
     groups: dict[int, list[tuple[str, Encoded]]] = {n: [] for n in LENGTHS}
-    for row in heldout_rows(per_task):
+    for row in rows:
         e = encode(tokenizer, [*row["messages"], answer_message(row)], row.get("tools", []))
         last = max(i for i in range(1, len(e.target)) if e.target[i] and not e.target[i - 1])
         e.target[:last] = [False] * last
@@ -209,6 +235,7 @@ def main() -> None:
     print(f"{n / 1e6:.2f} M parameters, {len(TASKS)} tasks, {args.steps} steps of {args.tokens_per_step} tokens, "
           f"{'float32' if args.float32 else 'bfloat16 autocast'}, {args.threads} threads", flush=True)
     trainer.run()
+    trainer.polish()
     print(f"done: {trainer.schedule.step} steps, {trainer.tokens / 1e6:.2f} M tokens, {trainer.elapsed / 60:.1f} minutes, "
           f"{'the time bound shortened the schedule' if trainer.schedule.bounded else 'full schedule'}", flush=True)
 

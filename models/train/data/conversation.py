@@ -74,6 +74,11 @@ class Mixer:
         self.chain_names = [n for n in self.names if TASKS[n].chainable]
         self.chain_weights = [TASKS[n].weight for n in self.chain_names]
 
+    def favour(self, names: set[str], factor: float) -> None:
+        """From now on these tasks are drawn so many times as often."""
+        self.weights = [TASKS[n].weight * (factor if n in names else 1) for n in self.names]
+        self.chain_weights = [TASKS[n].weight * (factor if n in names else 1) for n in self.chain_names]
+
     def draw(self, early: bool) -> Sample:
         rng = self.rng
         if early or rng.random() >= 0.62:

@@ -13,14 +13,17 @@ from .core import TASKS, Message, draw_sample
 SEED = 2024
 
 
-def heldout_rows(per_task: int) -> list[dict[str, Any]]:
-    """Rows {"task", "messages", "tools"?, "answer"}; the answer is the last assistant message as the model writes it."""
+def heldout_rows(per_task: int, heldout: bool = True) -> list[dict[str, Any]]:
+    """Rows {"task", "messages", "tools"?, "answer"}; the answer is the last assistant message as the model writes it.
+
+    heldout False: the same from the side that training sees.
+    """
     rows = []
     for name in TASKS:
         rng = random.Random(f"{SEED} {name}")
         seen: set[str] = set()
         for _ in range(per_task * 30):
-            sample = draw_sample(name, rng, heldout=True)
+            sample = draw_sample(name, rng, heldout=heldout)
             last = max(i for i, m in enumerate(sample.messages) if m["role"] == "assistant")
             question = sample.messages[last - 1]["content"]
             if question in seen:
