@@ -77,6 +77,7 @@ static tp_status fd_open(kern_backend **out, const kern_open_args *a)
     d->base.ops = fd_ops();
     d->base.device = true;
     d->base.tree = false;
+    d->base.parallel_put = false; /* opening pages is for all threads */
     d->base.act_f16 = d->ref->act_f16 = true;
     *out = &d->base;
     return TP_OK;
