@@ -49,9 +49,10 @@ typedef struct kern_backend {
     bool device;     /* memory of alloc() is not the host's */
     bool act_f16;    /* F16 weights are multiplied with F16 activations, not F32 ones */
     bool tree;       /* gemm sums follow kern_ksplit; else split is ignored and there is one root */
-    bool parallel_put; /* weight_put() of different rows may run on several threads at once */
-    void *stream;      /* of a device: what comm needs to join it; NULL on CPU */
-    void *dev;         /* kern_dev *, for reducers of the device's own module; NULL on CPU */
+    bool
+        parallel_put; /* weight_put() of different rows, and put(), may run on several threads at once */
+    void *stream; /* of a device: what comm needs to join it; NULL on CPU */
+    void *dev;    /* kern_dev *, for reducers of the device's own module; NULL on CPU */
 } kern_backend;
 
 /* What gemm reads: BF16 -> BF16, F32 -> F32, F16 -> F16 where the backend multiplies such, else F32. */

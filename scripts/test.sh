@@ -2,12 +2,12 @@
 # SPDX-License-Identifier: Apache-2.0
 # test.sh - builds and runs everything that needs no GPU; the last line is "N passed, N failed, N skipped".
 #
-# Stages: C tests in a Release build and in an ASan+UBSan build (ctest), end-to-end tests (pytest) against both,
-# lint.  A stage that fails does not stop the others.  Environment: JOBS, CMAKE_ARGS, TESTS (a ctest -R pattern),
-# STAGES (default "release asan e2e e2e-asan lint").
+# Stages: C tests in a Release build and in an ASan+UBSan build (ctest), the engine's threads under TSan, end-to-end tests
+# (pytest) against the first two, lint.  A stage that fails does not stop the others.  Environment: JOBS, CMAKE_ARGS,
+# TESTS (a ctest -R pattern), STAGES (default "release asan tsan e2e e2e-asan lint").
 set -u
 
-stages=${STAGES:-release asan e2e e2e-asan lint}
+stages=${STAGES:-release asan tsan e2e e2e-asan lint}
 results=build/results
 venv=.venv
 mkdir -p build
@@ -45,12 +45,13 @@ make_venv() {
         cp tests/requirements.txt "$stamp"
 }
 
+# $targets: the programs to build, all when empty.
 configure_and_build() {
     dir=$1
     shift
     # shellcheck disable=SC2086
     cmake -G Ninja -S . -B "$dir" --log-level=WARNING -DTPSERVE_TESTS=ON -DTPSERVE_WERROR=ON ${CMAKE_ARGS:-} "$@" &&
-        ninja -C "$dir" -k 0 ${JOBS:+-j$JOBS}
+        ninja -C "$dir" -k 0 ${JOBS:+-j$JOBS} ${targets:-}
 }
 
 c_tests() {
@@ -102,6 +103,12 @@ make_venv || {
 }
 wants release && c_tests release build -DCMAKE_BUILD_TYPE=Release
 wants asan && c_tests asan build-asan -DCMAKE_BUILD_TYPE=Debug -DTPSERVE_SANITIZE=address,undefined
+# What several threads share: API threads with the engine's (submit, cancel, events), its scheduler with its executor.
+if wants tsan; then
+    targets="test_engine test_request"
+    TESTS=${TESTS:-'^test_(engine|request)$'} c_tests tsan build-tsan -DCMAKE_BUILD_TYPE=Debug -DTPSERVE_SANITIZE=thread
+    targets=
+fi
 
 wants e2e && e2e release build
 if wants e2e-asan; then

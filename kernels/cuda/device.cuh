@@ -38,7 +38,7 @@
 #define TP_LAUNCH(kernel, grid, block, smem, stream, ...)                                          \
     (kernel<<<(grid), (block), (smem), (cudaStream_t)(stream)>>>(__VA_ARGS__))
 /* What the launches since the last call ran into: 0, or a code for tp_launch_error_name(). */
-#define TP_LAUNCH_STATUS()       ((int)cudaPeekAtLastError())
+#define TP_LAUNCH_STATUS()       ((int)cudaGetLastError())
 #define TP_LAUNCH_ERROR_NAME(e)  cudaGetErrorName((cudaError_t)(e))
 /* Lets a kernel have more dynamic shared memory than 48 KiB. */
 #define TP_ALLOW_SMEM(kernel, bytes)                                                               \
