@@ -86,6 +86,7 @@ class Server:
                     return
             except (urllib.error.URLError, OSError):
                 time.sleep(0.05)
+        self.process.kill()  # mpirun takes its ranks along
         raise RuntimeError(f"not ready after {START_SECONDS} s: {self.text()}")
 
     def text(self):
