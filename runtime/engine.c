@@ -10,7 +10,7 @@
 #include "base/mem.h"
 #include "runtime/engine_impl.h"
 
-#define EMULATED_SLOWNESS 60 /* the step timeout of the emulated device is so many times longer */
+#define EMULATED_SLOWNESS 10 /* the step timeout of the emulated device is so many times longer */
 
 /* ---- start ---- */
 
@@ -61,7 +61,7 @@ static tp_status create_plan_buffer(rt_engine *e)
                                : TP_FAIL(TP_ERR_NOMEM, "step plan of %zu bytes", e->plan_bytes_max);
 }
 
-/* A step of a device takes a part of a second, whatever the model; the emulated one is a few hundred times slower. */
+/* A step of a device takes a part of a second, whatever the model; the emulated one is much slower. */
 static tp_status create_watchdog(rt_engine *e)
 {
     rt_watchdog_options o = {.group = e->group,
