@@ -14,7 +14,7 @@
 #endif
 
 KERN_HOST_DEVICE void kern_philox4x32(const uint32_t counter[4], const uint32_t key[2],
-                                    uint32_t out[4])
+                                      uint32_t out[4])
 {
     uint32_t c0 = counter[0], c1 = counter[1], c2 = counter[2], c3 = counter[3];
     uint32_t k0 = key[0], k1 = key[1];
@@ -38,7 +38,7 @@ KERN_HOST_DEVICE void kern_philox4x32(const uint32_t counter[4], const uint32_t 
 /* A number in [0, 1) with 53 random bits.  `stream` keeps uses of one (seed, counter, index) apart: 0 is the token
  * drawn inside vocabulary chunk `index` (kern_chunk_stats). */
 KERN_HOST_DEVICE double kern_philox_uniform(uint64_t seed, uint64_t counter, uint32_t index,
-                                          uint32_t stream)
+                                            uint32_t stream)
 {
     uint32_t key[2] = {(uint32_t)seed, (uint32_t)(seed >> 32)};
     uint32_t ctr[4] = {(uint32_t)counter, (uint32_t)(counter >> 32), index, stream};
