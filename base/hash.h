@@ -34,4 +34,12 @@ static inline uint64_t tp_hash_fnv(const void *data, size_t n)
     return h;
 }
 
+/* Every bit of x changes about half of the bits of the result: for numbers that look random and are the same again. */
+static inline uint32_t tp_mix32(uint32_t x)
+{
+    x = (x ^ x >> 16) * 0x7feb352dU;
+    x = (x ^ x >> 15) * 0x846ca68bU;
+    return x ^ x >> 16;
+}
+
 #endif

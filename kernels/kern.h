@@ -156,8 +156,9 @@ typedef struct kern_attn_seq {
     int32_t table; /* its block table starts at block_tables[table] */
 } kern_attn_seq;
 
-/* Causal softmax(q k^T * scale) v over the paged cache.  Query head h (local) reads KV head kv_of_q[h] (local).  The
- * order of additions of a row depends on its position only: chunked, batched or recomputed, the bits are equal. */
+/* Causal softmax(q k^T * scale) v over the paged cache.  Query head h (local) reads KV head kv_of_q[h] (local).  On
+ * CPU backends the order of additions of a row depends on its position only: chunked, batched or recomputed, the bits are
+ * equal. */
 typedef struct kern_attn_args {
     void *out;        /* [m, n_q * head_dim] of out_dtype */
     const float *q;   /* row r at q + r * q_stride */

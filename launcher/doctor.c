@@ -10,23 +10,10 @@
 #include "base/log.h"
 #include "base/mem.h"
 #include "launcher/model_path.h"
+#include "launcher/ranks.h"
 #include "launcher/serve.h"
 
-#define SMALL_GROUP_BYTES 4096
-#define SWEEP_SECONDS     0.01
-
-static tp_status gather(launch_checkup *all, const launch_checkup *mine, const comm_world *world)
-{
-    comm_options o = {
-        .kind = "auto", .window_bytes = SMALL_GROUP_BYTES, .plan_bytes_max = SMALL_GROUP_BYTES};
-    comm_group *g;
-    tp_status st;
-
-    TP_TRY(comm_group_create(&g, world, &o));
-    st = comm_allgather(g, mine, all, sizeof *mine);
-    comm_group_destroy(g);
-    return st;
-}
+#define SWEEP_SECONDS 0.01
 
 static void keep_row(void *arg, const comm_bench_row *row)
 {
@@ -96,7 +83,7 @@ int launch_doctor(const launch_options *opt)
     tp_log_set_rank(world.rank, world.size);
     launch_check_host(mine, &world);
     all = tp_calloc((size_t)world.size, sizeof *all);
-    if (all != NULL && gather(all, mine, &world) == TP_OK) {
+    if (all != NULL && launch_gather(all, mine, sizeof *mine, &world) == TP_OK) {
         if (world.rank == 0)
             measure(m, opt, mine);
         sweep(m, opt, &world);

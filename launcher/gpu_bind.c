@@ -13,8 +13,7 @@
 #include "base/buf.h"
 #include "base/log.h"
 #include "base/mem.h"
-
-#define SMALL_GROUP_BYTES 4096
+#include "launcher/ranks.h"
 
 static bool same_host(const launch_gpu_seat *a, const launch_gpu_seat *b)
 {
@@ -108,20 +107,6 @@ static void look(launch_gpu_seat *s, kern_device_info *devices, const comm_world
     }
 }
 
-static tp_status gather(launch_gpu_seat *seats, const launch_gpu_seat *mine,
-                        const comm_world *world)
-{
-    comm_options o = {
-        .kind = "auto", .window_bytes = SMALL_GROUP_BYTES, .plan_bytes_max = SMALL_GROUP_BYTES};
-    comm_group *g;
-    tp_status st;
-
-    TP_TRY(comm_group_create(&g, world, &o));
-    st = comm_allgather(g, mine, seats, sizeof *mine);
-    comm_group_destroy(g);
-    return st;
-}
-
 /* ---- the choice ---- */
 
 static bool all_have_gpus(const launch_gpu_seat *seats, int n, int *lacking)
@@ -157,7 +142,7 @@ static tp_status choose_gpu(launch_device *out, const launch_options *opt, const
         st = TP_FAIL(TP_ERR_NOMEM, "cannot gather the devices of %d ranks", world->size);
     if (st == TP_OK) {
         look(mine, devices, world);
-        st = gather(seats, mine, world);
+        st = launch_gather(seats, mine, sizeof *mine, world);
     }
     if (st == TP_OK && !must && !all_have_gpus(seats, world->size, &lacking)) {
         if (world->rank == 0)

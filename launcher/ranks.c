@@ -176,3 +176,15 @@ int launch_own_ranks(const launch_options *opt, int argc, char *const *argv)
     }
     return WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
 }
+
+tp_status launch_gather(void *all, const void *mine, size_t bytes, const comm_world *world)
+{
+    comm_options o = {.kind = "auto", .window_bytes = 4096, .plan_bytes_max = 4096};
+    comm_group *g;
+    tp_status st;
+
+    TP_TRY(comm_group_create(&g, world, &o));
+    st = comm_allgather(g, mine, all, bytes);
+    comm_group_destroy(g);
+    return st;
+}

@@ -3,6 +3,7 @@
 #ifndef LAUNCH_RANKS_H
 #define LAUNCH_RANKS_H
 
+#include "comm/comm.h"
 #include "launcher/options.h"
 
 /* Rank that the process manager gave us, -1 when there is none in sight (before MPI is up). */
@@ -14,5 +15,9 @@ bool launch_under_launcher(void);
  * the environment; SIGTERM, SIGINT and SIGUSR1 become the drain signal
  * of mpirun, a second one its hard stop.  Returns mpirun's exit code. */
 int launch_own_ranks(const launch_options *opt, int argc, char *const *argv);
+
+/* What every rank has to say before there is an engine: all [world->size, bytes], in rank order.  Collective. */
+TP_MUST_USE tp_status launch_gather(void *all, const void *mine, size_t bytes,
+                                    const comm_world *world);
 
 #endif

@@ -8,6 +8,7 @@
 #include "kernels/cuda/attn_kernels.h"
 
 #define BLOCKS_PER_SM 2     /* of decode: what registers and shared memory allow */
+#define SMALL_DIM_MAX 32    /* head_dim without a fast kernel */
 #define SMEM_BYTES    98304 /* of the largest instance: all architectures since sm_80 have 99 KiB */
 
 static bool tensor_cores(int head_dim, kern_dtype kv)
@@ -42,11 +43,14 @@ static int64_t counter_bytes(int n_q, int n_sm)
     return (kern_attn_decode_counters(n_q, blocks_of(n_sm, 1)) * 4 + 255) / 256 * 256;
 }
 
+/* The generic kernel could do any size, but a large model on it would be slow without anybody knowing why; small test
+ * models may. */
 bool kern_cuda_attn_supports(int head_dim, kern_dtype kv)
 {
-    return tensor_cores(head_dim, kv) ||
-           (head_dim > 0 && head_dim <= KERN_ATTN_DIM_MAX &&
-            (kv == KERN_DTYPE_F32 || kv == KERN_DTYPE_BF16 || kv == KERN_DTYPE_F16));
+    bool fast = tensor_cores(head_dim, KERN_DTYPE_BF16); /* an F32 cache takes the same sizes */
+
+    return (fast || (head_dim > 0 && head_dim <= SMALL_DIM_MAX)) &&
+           (kv == KERN_DTYPE_F32 || kv == KERN_DTYPE_BF16 || kv == KERN_DTYPE_F16);
 }
 
 size_t kern_cuda_attn_scratch_bytes(int n_q, int head_dim, int64_t ctx_max, int seqs_max, int n_sm)
@@ -61,8 +65,9 @@ static tp_status check(const kern_attn_args *a)
     const kern_kv_desc *d = &a->kv->desc;
 
     if (!kern_cuda_attn_supports(a->head_dim, d->dtype))
-        return TP_FAIL(TP_ERR_INVALID, "attn: head_dim %d, expected up to %d", a->head_dim,
-                       KERN_ATTN_DIM_MAX);
+        return TP_FAIL(TP_ERR_INVALID,
+                       "attn: head_dim %d, expected 64, 80, 96, 128, 192, 256 or up to %d",
+                       a->head_dim, SMALL_DIM_MAX);
     if (d->block_tokens % ATTN_GROUP != 0 || a->kv->block_stride % (ATTN_GROUP * a->head_dim) != 0)
         return TP_FAIL(TP_ERR_INVALID,
                        "attn: blocks of %d tokens, %lld numbers apart; expected "

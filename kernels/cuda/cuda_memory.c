@@ -254,13 +254,6 @@ size_t kern_cuda_kv_block_bytes(const kern_backend *be, const kern_kv_desc *d)
     return (size_t)d->n_layers * block_elements(d) * kern_dtype_bytes(d->dtype);
 }
 
-/* Attention is fast for these.  Small test models get by with the generic kernel; a large one would be slow without
- * anybody knowing why. */
-static bool serves_head_dim(int d)
-{
-    return d == 64 || d == 80 || d == 96 || d == 128 || d == 192 || d == 256 || d <= 32;
-}
-
 /* Loading is over by now: the memory of conversions goes back first. */
 tp_status kern_cuda_kv_create(kern_backend *be, const kern_kv_desc *d, kern_kv **out)
 {
@@ -269,7 +262,7 @@ tp_status kern_cuda_kv_create(kern_backend *be, const kern_kv_desc *d, kern_kv *
     tp_status st;
 
     TP_TRY(kern_check_kv_desc(d));
-    if (!serves_head_dim(d->head_dim) || !kern_cuda_attn_supports(d->head_dim, d->dtype))
+    if (!kern_cuda_attn_supports(d->head_dim, d->dtype))
         return TP_FAIL(
             TP_ERR_UNSUPPORTED,
             "attention with head_dim %d and a %s cache is not supported on GPUs: expected "

@@ -252,13 +252,6 @@ static tp_status read_block(const loader *ld, slot *s)
     return TP_OK;
 }
 
-static uint32_t mix32(uint32_t h)
-{
-    h = (h ^ (h >> 16)) * 0x7feb352dU;
-    h = (h ^ (h >> 15)) * 0x846ca68bU;
-    return h ^ (h >> 16);
-}
-
 /* Norm weights 1, biases 0, matrices uniform with a variance of 1 / columns. */
 static void make_noise(const loader *ld, slot *s)
 {
@@ -273,7 +266,7 @@ static void make_noise(const loader *ld, slot *s)
     s->stride = (size_t)n_cols * sizeof *out;
     s->skip = 0;
     for (int64_t i = 0; i < s->b->n_rows; i++) {
-        uint32_t at = mix32(seed ^ (uint32_t)(s->b->row + i)) + (uint32_t)p->col_first;
+        uint32_t at = tp_mix32(seed ^ (uint32_t)(s->b->row + i)) + (uint32_t)p->col_first;
 
         for (int64_t j = 0; j < n_cols; j++)
             out[i * n_cols + j] =
@@ -496,7 +489,7 @@ static tp_status prepare(loader *ld, const char *dir, const rt_param *params, in
         if (ld->noise == NULL)
             return TP_REJECT(TP_ERR_NOMEM, "no memory for noise");
         for (size_t i = 0; i < NOISE_LEN; i++) {
-            state = mix32(state + 0x9e3779b9U);
+            state = tp_mix32(state + 0x9e3779b9U);
             ld->noise[i] = (float)(int32_t)state * 0x1p-31F;
         }
     } else {

@@ -196,13 +196,10 @@ static tp_status send_step(rt_worker *w)
 
     TP_TRY(w->be->ops->put(w->be, w->step_there, w->step_here, w->step->bytes));
     w->n_updates = 0;
-    TP_TRY(kern_scatter(w->be, &(kern_scatter_args){.out = w->words.history,
+    return kern_scatter(w->be, &(kern_scatter_args){.out = w->words.history,
                                                     .in = there->update,
                                                     .idx = there->update_at,
-                                                    .n = n_updates}));
-    return kern_take(w->be,
-                     &(kern_take_args){
-                         .out = w->ids, .in = w->words.history, .idx = there->take, .n = w->n_tok});
+                                                    .n = n_updates});
 }
 
 /* ---- sampling ---- */

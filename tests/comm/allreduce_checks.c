@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "base/clock.h"
+#include "base/hash.h"
 #include "base/mem.h"
 #include "kernels/convert.h"
 #include "kernels/module.h"
@@ -21,20 +22,11 @@ static _Thread_local char t_why[400];
             return WRONG("rank %d: %s: %s", comm_rank(s->g), #expr, tp_last_error());              \
     } while (0)
 
-static uint32_t mix(uint32_t x)
-{
-    x ^= x >> 16;
-    x *= 0x7feb352du;
-    x ^= x >> 15;
-    x *= 0x846ca68bu;
-    return x ^ x >> 16;
-}
-
 /* Both signs, magnitudes over 2^26: another order of additions shows. */
 static float value(int rank, int64_t i, uint32_t salt)
 {
     static const float scale[4] = {1e-3f, 1.0f, 100.0f, 1e5f};
-    uint32_t h = mix((uint32_t)i * 0x9e3779b9u ^ (uint32_t)rank * 0x85ebca6bu ^ salt);
+    uint32_t h = tp_mix32((uint32_t)i * 0x9e3779b9u ^ (uint32_t)rank * 0x85ebca6bu ^ salt);
 
     return ((float)(h >> 8) - 8388608.0f) * (1.0f / 8388608.0f) * scale[h & 3];
 }
@@ -153,7 +145,7 @@ static const char *fill(sum_rank *s, int64_t count, uint32_t salt)
 const char *check_sums(sum_rank *s, int n, uint32_t seed, int64_t count_max)
 {
     for (int i = 0; i < n; i++) {
-        uint32_t h = mix(seed + (uint32_t)i * 2654435761u), pick = mix(h + 1);
+        uint32_t h = tp_mix32(seed + (uint32_t)i * 2654435761u), pick = tp_mix32(h + 1);
         int64_t count = 1 + (int64_t)(h % (i % 8 == 0 ? (uint32_t)count_max : 3000u));
         int way = (int)(pick & 1), n_queued = 1 + (int)(pick >> 1 & 3);
         const char *why = fill(s, count, h);
@@ -162,10 +154,11 @@ const char *check_sums(sum_rank *s, int n, uint32_t seed, int64_t count_max)
             return why;
         /* All but the last are thrown away: they have other sizes, and stir up the areas. */
         for (int q = 1; q < n_queued; q++)
-            TRY(comm_p2p_ops.reduce(s->r, (way + q) & 1, s->in, s->out,
-                                    1 + (int64_t)(mix(h + (uint32_t)q) % (uint32_t)count_max)));
+            TRY(comm_p2p_ops.reduce(
+                s->r, (way + q) & 1, s->in, s->out,
+                1 + (int64_t)(tp_mix32(h + (uint32_t)q) % (uint32_t)count_max)));
         if ((pick >> 3 & 3) == 0)
-            tp_sleep_us((int64_t)(mix(h ^ (uint32_t)comm_rank(s->g)) % 300));
+            tp_sleep_us((int64_t)(tp_mix32(h ^ (uint32_t)comm_rank(s->g)) % 300));
         TRY(comm_p2p_ops.reduce(s->r, way, s->in, pick & 32 ? s->in : s->out, count));
         TRY(dev_get(s, s->host, pick & 32 ? s->in : s->out, (size_t)count * sizeof(float)));
         TRY(comm_p2p_ops.poll(s->r));

@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "base/hash.h"
 #include "base/mem.h"
 
 static _Thread_local char t_why[300];
@@ -16,20 +17,11 @@ static _Thread_local char t_why[300];
             return WRONG("%s: %s", #expr, tp_last_error());                                        \
     } while (0)
 
-static uint32_t mix(uint32_t x)
-{
-    x ^= x >> 16;
-    x *= 0x7feb352du;
-    x ^= x >> 15;
-    x *= 0x846ca68bu;
-    return x ^ x >> 16;
-}
-
 /* Element i of segment seg: both signs, magnitudes over 2^24, so that another order of additions shows. */
 static float value(int seg, int64_t i, uint32_t salt)
 {
     static const float scale[8] = {1e-3f, 1e-2f, 0.1f, 1.0f, 10.0f, 100.0f, 1e3f, 1e4f};
-    uint32_t h = mix((uint32_t)seg * 0x9e3779b9u ^ (uint32_t)i ^ salt);
+    uint32_t h = tp_mix32((uint32_t)seg * 0x9e3779b9u ^ (uint32_t)i ^ salt);
 
     return ((float)(h >> 8) - 8388608.0f) * (1.0f / 8388608.0f) * scale[h & 7];
 }
@@ -78,7 +70,7 @@ static const char *compare_sum(const comm_group *g, const float *out, int n_seg,
 const char *check_reduce(comm_group *g, int n_seg, int64_t count, bool in_window)
 {
     tp_seg_node roots[TP_SEG_ROOTS_MAX];
-    uint32_t salt = mix((uint32_t)count + (uint32_t)in_window);
+    uint32_t salt = tp_mix32((uint32_t)count + (uint32_t)in_window);
     const char *why = NULL;
     float *mem = NULL, *mine, *out;
     int first, n, n_roots;
@@ -108,13 +100,13 @@ const char *check_reduce(comm_group *g, int n_seg, int64_t count, bool in_window
 static void fill(unsigned char *p, size_t bytes, uint32_t salt)
 {
     for (size_t i = 0; i < bytes; i++)
-        p[i] = (unsigned char)(mix((uint32_t)(i / 4) ^ salt) >> (i % 4 * 8));
+        p[i] = (unsigned char)(tp_mix32((uint32_t)(i / 4) ^ salt) >> (i % 4 * 8));
 }
 
 static bool filled(const unsigned char *p, size_t bytes, uint32_t salt)
 {
     for (size_t i = 0; i < bytes; i++) {
-        if (p[i] != (unsigned char)(mix((uint32_t)(i / 4) ^ salt) >> (i % 4 * 8)))
+        if (p[i] != (unsigned char)(tp_mix32((uint32_t)(i / 4) ^ salt) >> (i % 4 * 8)))
             return false;
     }
     return true;
@@ -158,7 +150,7 @@ static size_t ctl_size(int i)
 {
     static const size_t sizes[] = {0, 1, 7, 64, 1000, 4096, CHECK_PLAN - 1, CHECK_PLAN};
 
-    return sizes[mix((uint32_t)i) % TP_ARRAY_LEN(sizes)];
+    return sizes[tp_mix32((uint32_t)i) % TP_ARRAY_LEN(sizes)];
 }
 
 const char *check_ctl(comm_group *g, int n)
@@ -188,7 +180,7 @@ const char *check_ctl(comm_group *g, int n)
 const char *check_mixed(comm_group *g, int n, uint64_t seed, int64_t count_max)
 {
     for (int i = 0; i < n; i++) {
-        uint32_t h = mix((uint32_t)seed + (uint32_t)i * 2654435761u), pick = mix(h + 1);
+        uint32_t h = tp_mix32((uint32_t)seed + (uint32_t)i * 2654435761u), pick = tp_mix32(h + 1);
         int64_t count = (int64_t)(h % (i % 64 == 0 ? (uint32_t)count_max : 600u));
         const char *why = NULL;
 

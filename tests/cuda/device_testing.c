@@ -51,6 +51,25 @@ void dt_close(void)
     g_dev = NULL;
 }
 
+kern_backend *dt_ref;
+
+int dt_setup(void **state)
+{
+    (void)state;
+    dt_open();
+    KT_OK(kern_ref_ops()->open(&dt_ref, &(kern_open_args){.n_threads = 1}));
+    return 0;
+}
+
+int dt_teardown(void **state)
+{
+    (void)state;
+    dt_print_table();
+    kt_close(dt_ref);
+    dt_close();
+    return 0;
+}
+
 kern_stream dt_stream(void)
 {
     return g_stream;

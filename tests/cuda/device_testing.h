@@ -12,6 +12,10 @@
 
 void dt_open(void);
 void dt_close(void);
+/* The same for a cmocka group, with the scalar backend to compare with; the end prints the table. */
+extern kern_backend *dt_ref;
+int dt_setup(void **state);
+int dt_teardown(void **state);
 kern_stream dt_stream(void);
 
 /* Memory of the device that lives until dt_release().  It starts `offset` bytes behind an address that is aligned to

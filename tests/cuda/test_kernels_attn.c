@@ -46,25 +46,6 @@ typedef struct world {
     kern_kv *ref_kv;
 } world;
 
-static kern_backend *g_ref;
-
-static int open_all(void **state)
-{
-    (void)state;
-    dt_open();
-    KT_OK(kern_ref_ops()->open(&g_ref, &(kern_open_args){.n_threads = 1}));
-    return 0;
-}
-
-static int close_all(void **state)
-{
-    (void)state;
-    dt_print_table();
-    kt_close(g_ref);
-    dt_close();
-    return 0;
-}
-
 /* ---- a world: sequences, cache, q ---- */
 static int first_seen(const world *w, const kern_attn_seq *s)
 {
@@ -161,7 +142,7 @@ static void fill_cache(world *w, kt_rng *rng)
 
     w->cache = kt_zeros(bytes);
     memset(w->cache, 0xff, bytes);
-    KT_OK(g_ref->ops->kv_create(g_ref, &w->kv.desc, &w->ref_kv));
+    KT_OK(dt_ref->ops->kv_create(dt_ref, &w->kv.desc, &w->ref_kv));
     for (int i = 0; i < w->n_seqs; i++) {
         const kern_attn_seq *s = &w->seqs[i];
 
@@ -171,13 +152,13 @@ static void fill_cache(world *w, kt_rng *rng)
 
             make_token(w, rng, 0, slot, row);
             make_token(w, rng, 1, slot, row + width);
-            KT_OK(kern_qkv(g_ref, &(kern_qkv_args){.qkv = row,
-                                                   .m = 1,
-                                                   .n_kv = w->n_kv,
-                                                   .head_dim = c->head_dim,
-                                                   .kv = w->ref_kv,
-                                                   .layer = LAYER,
-                                                   .kv_index = &slot}));
+            KT_OK(kern_qkv(dt_ref, &(kern_qkv_args){.qkv = row,
+                                                    .m = 1,
+                                                    .n_kv = w->n_kv,
+                                                    .head_dim = c->head_dim,
+                                                    .kv = w->ref_kv,
+                                                    .layer = LAYER,
+                                                    .kv_index = &slot}));
         }
     }
     kt_free(row);
@@ -201,7 +182,7 @@ static world world_new(const attn_case *c, kt_rng *rng)
 
 static void world_free(world *w)
 {
-    g_ref->ops->kv_destroy(g_ref, w->ref_kv);
+    dt_ref->ops->kv_destroy(dt_ref, w->ref_kv);
     kt_free(w->table), kt_free(w->q), kt_free(w->cache);
     dt_release();
 }
@@ -271,7 +252,7 @@ static void run_case(const attn_case *c, kt_rng *rng)
     memset(want, 0xff, bytes);
     a.out = want;
     a.scratch = score;
-    KT_OK(kern_attn(g_ref, &a));
+    KT_OK(kern_attn(dt_ref, &a));
 
     a.q = dt_in(w.q, (size_t)(w.n_rows * w.q_stride) * sizeof *w.q, 0);
     a.seqs = dt_in(w.seqs, (size_t)w.n_seqs * sizeof *w.seqs, 0);
@@ -426,7 +407,7 @@ static void test_lengths_change(void **state)
         a.out = dt_out(bytes, 0);
         memset(want, 0xff, bytes);
         ref.out = want;
-        KT_OK(kern_attn(g_ref, &ref));
+        KT_OK(kern_attn(dt_ref, &ref));
         KT_OK(kern_cuda_attn(&a, c.n_sm, dt_stream()));
         dt_read(got, a.out, bytes);
         dt_close_to("attn decode bf16", dt_case("other lengths %d", run), got, want, F32, n,
@@ -472,6 +453,8 @@ static void test_supports(void **state)
         for (int t = F32; t <= F16; t++)
             assert_true(kern_cuda_attn_supports(dims[i], (kern_dtype)t));
     assert_false(kern_cuda_attn_supports(0, BF16));
+    assert_false(kern_cuda_attn_supports(72, BF16));
+    assert_false(kern_cuda_attn_supports(72, F32));
     assert_false(kern_cuda_attn_supports(320, BF16));
 }
 
@@ -484,5 +467,5 @@ int main(void)
         cmocka_unit_test(test_mixed),
     };
 
-    return cmocka_run_group_tests(tests, open_all, close_all);
+    return cmocka_run_group_tests(tests, dt_setup, dt_teardown);
 }

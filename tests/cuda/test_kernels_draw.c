@@ -16,25 +16,12 @@
 
 enum { ROWS = 24, K = 256, RANKS_MAX = 8 };
 
-static kern_backend *g_ref;
 static int g_open, g_drawn;
-
-static int open_all(void **state)
-{
-    (void)state;
-    dt_open();
-    KT_OK(kern_ref_ops()->open(&g_ref, &(kern_open_args){.n_threads = 1}));
-    return 0;
-}
 
 static int close_all(void **state)
 {
-    (void)state;
-    dt_print_table();
     print_message("%d tokens drawn, %d rows left open\n", g_drawn, g_open);
-    kt_close(g_ref);
-    dt_close();
-    return 0;
+    return dt_teardown(state);
 }
 
 /* A vocabulary on some ranks, and the message of each: [greedy val, id | filtered val, id | stats]. */
@@ -121,21 +108,21 @@ static void fill_message(world *w, int rank)
                                     .seed = w->rows[i].seed,
                                     .counter = w->rows[i].counter};
     }
-    KT_OK(kern_topk(g_ref, &top));
+    KT_OK(kern_topk(dt_ref, &top));
     top.k = w->k;
     top.val = (float *)(void *)(m + w->top);
     top.id = (int32_t *)(void *)(m + w->top) + (int64_t)ROWS * w->k;
-    KT_OK(kern_topk(g_ref, &top));
-    KT_OK(
-        kern_chunk_stats(g_ref, &(kern_chunk_args){.logits = top.logits,
-                                                   .ld = w->vocab,
-                                                   .rows = stats,
-                                                   .n_rows = ROWS,
-                                                   .vocab_first = w->first[rank],
-                                                   .n_local = w->ranks[rank].n_local,
-                                                   .chunk_tokens = w->chunk_tokens,
-                                                   .out = (kern_chunk_stat *)(void *)(m + w->stats),
-                                                   .scratch = scratch}));
+    KT_OK(kern_topk(dt_ref, &top));
+    KT_OK(kern_chunk_stats(dt_ref,
+                           &(kern_chunk_args){.logits = top.logits,
+                                              .ld = w->vocab,
+                                              .rows = stats,
+                                              .n_rows = ROWS,
+                                              .vocab_first = w->first[rank],
+                                              .n_local = w->ranks[rank].n_local,
+                                              .chunk_tokens = w->chunk_tokens,
+                                              .out = (kern_chunk_stat *)(void *)(m + w->stats),
+                                              .scratch = scratch}));
     kt_free(scratch);
 }
 
@@ -234,7 +221,7 @@ static void draw_case(kt_rng *rng, int32_t vocab, int32_t chunk_tokens, int n_ra
                            .n_rows = ROWS,
                            .token = want,
                            .logit = want_logit};
-    KT_OK(g_ref->ops->draw(g_ref, &ref));
+    KT_OK(dt_ref->ops->draw(dt_ref, &ref));
     a = ref;
     a.gathered = dt_in(w.gathered, (size_t)(n_ranks * w.bytes), 0);
     a.ranks = dt_in(w.ranks, (size_t)n_ranks * sizeof *w.ranks, 0);
@@ -290,14 +277,14 @@ static void test_plain_everywhere(void **state)
         w.gathered = kt_zeros((size_t)(w.n_ranks * w.bytes));
         for (int r = 0; r < w.n_ranks; r++)
             fill_message(&w, r);
-        KT_OK(g_ref->ops->draw(g_ref, &(kern_draw_args){.gathered = w.gathered,
-                                                        .message_bytes = w.bytes,
-                                                        .ranks = w.ranks,
-                                                        .rows = w.rows,
-                                                        .n_ranks = w.n_ranks,
-                                                        .n_rows = ROWS,
-                                                        .token = token[pass],
-                                                        .logit = logit}));
+        KT_OK(dt_ref->ops->draw(dt_ref, &(kern_draw_args){.gathered = w.gathered,
+                                                          .message_bytes = w.bytes,
+                                                          .ranks = w.ranks,
+                                                          .rows = w.rows,
+                                                          .n_ranks = w.n_ranks,
+                                                          .n_rows = ROWS,
+                                                          .token = token[pass],
+                                                          .logit = logit}));
         kt_free(w.logits), kt_free(w.gathered);
     }
     dt_same_bits("plain on 1 and 7 ranks", "plain", token[0], token[1], sizeof token[0]);
@@ -310,5 +297,5 @@ int main(void)
         cmocka_unit_test(test_plain_everywhere),
     };
 
-    return cmocka_run_group_tests(tests, open_all, close_all);
+    return cmocka_run_group_tests(tests, dt_setup, close_all);
 }

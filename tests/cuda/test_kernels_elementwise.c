@@ -14,25 +14,6 @@
 
 static const kern_dtype DTYPES[] = {KERN_DTYPE_F32, KERN_DTYPE_BF16, KERN_DTYPE_F16};
 
-static kern_backend *g_ref;
-
-static int open_all(void **state)
-{
-    (void)state;
-    dt_open();
-    KT_OK(kern_ref_ops()->open(&g_ref, &(kern_open_args){.n_threads = 1}));
-    return 0;
-}
-
-static int close_all(void **state)
-{
-    (void)state;
-    dt_print_table();
-    kt_close(g_ref);
-    dt_close();
-    return 0;
-}
-
 /* Random numbers in any type. */
 static void *numbers(kt_rng *rng, size_t n, kern_dtype t, float scale)
 {
@@ -68,13 +49,13 @@ static void embed_case(kt_rng *rng, kern_dtype t, int m, int k, size_t offset)
         ids[i] = i % 5 == 4 ? -1 : i % 5 == 3 ? FIRST + N : FIRST + kt_below(rng, N);
     for (size_t i = 0; i < N; i++)
         memcpy(padded + i * ld * eb, rows + i * (size_t)k * eb, (size_t)k * eb);
-    KT_OK(g_ref->ops->weight_create(g_ref, &desc, &ref_table));
-    KT_OK(g_ref->ops->weight_put(
-        g_ref, ref_table,
+    KT_OK(dt_ref->ops->weight_create(dt_ref, &desc, &ref_table));
+    KT_OK(dt_ref->ops->weight_put(
+        dt_ref, ref_table,
         &(kern_weight_rows){
             .n_rows = N, .src = rows, .src_stride = (size_t)k * eb, .src_dtype = t}));
     a.table = ref_table;
-    KT_OK(kern_embed(g_ref, &a));
+    KT_OK(kern_embed(dt_ref, &a));
 
     table.data = dt_in(padded, N * ld * eb, 0);
     a.table = &table;
@@ -84,7 +65,7 @@ static void embed_case(kt_rng *rng, kern_dtype t, int m, int k, size_t offset)
     dt_read(got, a.out, out_bytes);
     dt_same_bits("embed", dt_case("embed %s m %d k %d", kern_dtype_name(t), m, k), got, want,
                  out_bytes);
-    g_ref->ops->weight_destroy(g_ref, ref_table);
+    dt_ref->ops->weight_destroy(dt_ref, ref_table);
     kt_free(rows), kt_free(padded), kt_free(ids), kt_free(want), kt_free(got);
     dt_release();
 }
@@ -126,7 +107,7 @@ static void rmsnorm_case(kt_rng *rng, kern_dtype t, int m, int dim, bool add, si
     ref.add = add ? more : NULL;
     ref.weight = weight;
     ref.out = want;
-    KT_OK(kern_rmsnorm(g_ref, &ref));
+    KT_OK(kern_rmsnorm(dt_ref, &ref));
     dt_same_bits("rmsnorm residual", what, res_got, res, n * 4);
     /* The scalar backend sums in one chain: its error grows with the row. */
     dt_close_to(t == KERN_DTYPE_F32 ? "rmsnorm float32" : "rmsnorm 16 bits", what, got, want, t, n,
@@ -178,7 +159,7 @@ static void test_rope_table(void **state)
         ref.pos = pos;
         ref.inv_freq = inv;
         ref.cos_sin = want;
-        KT_OK(kern_rope_table(g_ref, &ref));
+        KT_OK(kern_rope_table(dt_ref, &ref));
         dt_close_to("rope_table", dt_case("m %d n_freq %d", m, f), got, want, KERN_DTYPE_F32, n,
                     1.3e-7, 1.0);
         kt_free(pos), kt_free(inv), kt_free(want), kt_free(got);
@@ -204,7 +185,7 @@ static void silu_case(kt_rng *rng, kern_dtype t, int m, int n, size_t offset)
     ref = a;
     ref.in = in;
     ref.out = want;
-    KT_OK(kern_silu_mul(g_ref, &ref));
+    KT_OK(kern_silu_mul(dt_ref, &ref));
     dt_close_to("silu_mul", dt_case("%s m %d n %d", kern_dtype_name(t), m, n), got, want, t, count,
                 6e-7 + (t == KERN_DTYPE_F32 ? 0 : 2 * dt_rounding(t)), 0x1p-14);
     kt_free(in), kt_free(want), kt_free(got);
@@ -253,7 +234,7 @@ static void test_gather(void **state)
         ref.in = in;
         ref.idx = idx;
         ref.out = want;
-        KT_OK(kern_gather(g_ref, &ref));
+        KT_OK(kern_gather(dt_ref, &ref));
         dt_same_bits("gather", dt_case("gather n %d dim %d", n, dim), got, want, bytes);
         kt_free(in), kt_free(want), kt_free(got);
         dt_release();
@@ -431,7 +412,7 @@ static void qkv_case(kt_rng *rng, const qkv_shape *s, kern_dtype t, size_t offse
     dt_read(got, a.qkv, n * 4);
     dt_read(cache_got, kv.data, bytes);
 
-    KT_OK(g_ref->ops->kv_create(g_ref, &kv.desc, &ref_kv));
+    KT_OK(dt_ref->ops->kv_create(dt_ref, &kv.desc, &ref_kv));
     ref = a;
     ref.kv = ref_kv;
     ref.qkv = qkv;
@@ -439,11 +420,11 @@ static void qkv_case(kt_rng *rng, const qkv_shape *s, kern_dtype t, size_t offse
     ref.q_norm = s->q_norm ? qn : NULL;
     ref.k_norm = s->k_norm ? kn : NULL;
     ref.kv_index = slots;
-    KT_OK(kern_qkv(g_ref, &ref));
+    KT_OK(kern_qkv(dt_ref, &ref));
     dt_close_to("qkv", what, got, qkv, KERN_DTYPE_F32, n, 2e-6, 1.0);
     fill_cache(cache, &kv, s, got, slots);
     dt_same_bits("qkv cache", what, cache_got, cache, bytes);
-    g_ref->ops->kv_destroy(g_ref, ref_kv);
+    dt_ref->ops->kv_destroy(dt_ref, ref_kv);
     kt_free(qkv), kt_free(got), kt_free(cs), kt_free(qn), kt_free(kn);
     kt_free(cache), kt_free(cache_got);
     dt_release();
@@ -482,5 +463,5 @@ int main(void)
         cmocka_unit_test(test_convert),    cmocka_unit_test(test_qkv),
     };
 
-    return cmocka_run_group_tests(tests, open_all, close_all);
+    return cmocka_run_group_tests(tests, dt_setup, dt_teardown);
 }

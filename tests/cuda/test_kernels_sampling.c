@@ -13,25 +13,12 @@
 #include "device_testing.h"
 #include "kernels/philox.h"
 
-static kern_backend *g_ref;
 static int g_other_picks; /* tokens that differ from the scalar backend's */
-
-static int open_all(void **state)
-{
-    (void)state;
-    dt_open();
-    KT_OK(kern_ref_ops()->open(&g_ref, &(kern_open_args){.n_threads = 1}));
-    return 0;
-}
 
 static int close_all(void **state)
 {
-    (void)state;
-    dt_print_table();
     print_message("tokens drawn unlike the scalar backend: %d\n", g_other_picks);
-    kt_close(g_ref);
-    dt_close();
-    return 0;
+    return dt_teardown(state);
 }
 
 /* ---- adjust ---- */
@@ -109,7 +96,7 @@ static void adjust_case(kt_rng *rng, int32_t first, int32_t n_local, int n_rows)
     ref.logits = want;
     ref.rows = rows;
     ref.scratch = scratch;
-    KT_OK(kern_adjust(g_ref, &ref));
+    KT_OK(kern_adjust(dt_ref, &ref));
     dt_same_bits("adjust", what, got, want, bytes);
     dt_same_bits("adjust scratch", what, scratch_got, scratch, scratch_bytes);
     kt_free(want), kt_free(got), kt_free(scratch), kt_free(scratch_got), kt_free(lists);
@@ -165,7 +152,7 @@ static void topk_case(const float *l, int n, int64_t ld, int n_rows, int k, cons
     ref.rows = rows;
     ref.val = val_want;
     ref.id = id_want;
-    KT_OK(kern_topk(g_ref, &ref));
+    KT_OK(kern_topk(dt_ref, &ref));
     dt_same_bits("topk ids", what, id, id_want, count * 4);
     dt_same_bits("topk values", what, val, val_want, count * 4);
     kt_free(id), kt_free(id_want), kt_free(val), kt_free(val_want);
@@ -279,7 +266,7 @@ static void chunk_case(kt_rng *rng, int n_local, int chunk_tokens, int n_rows)
     ref.rows = rows;
     ref.out = want;
     ref.scratch = scratch;
-    KT_OK(kern_chunk_stats(g_ref, &ref));
+    KT_OK(kern_chunk_stats(dt_ref, &ref));
     for (size_t i = 0; i < n_stats; i++) {
         int c = (int)i % n_chunks, begin = c * chunk_tokens;
         const kern_chunk_row *r = &rows[i / (size_t)n_chunks];
@@ -354,5 +341,5 @@ int main(void)
         cmocka_unit_test(test_chunks_alone),
     };
 
-    return cmocka_run_group_tests(tests, open_all, close_all);
+    return cmocka_run_group_tests(tests, dt_setup, close_all);
 }
