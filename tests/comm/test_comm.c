@@ -178,8 +178,9 @@ static void test_deadline(void **state)
         assert_int_equal(comm_reduce(g, &(comm_reduce_args){.n_seg = 8, .count = 1}), TP_ERR_COMM);
     } else {
         st = comm_barrier(g);
-        assert_in_range(tp_now_ns() - start, 250 * TP_NS_PER_MS, 5 * TP_NS_PER_S);
         assert_true(st == TP_ERR_TIMEOUT || st == TP_ERR_COMM);
+        if (st == TP_ERR_TIMEOUT) /* another rank's deadline may have come sooner */
+            assert_true(tp_now_ns() - start >= 250 * TP_NS_PER_MS);
         if (g_world.size == 2) {
             assert_int_equal(st, TP_ERR_TIMEOUT);
             assert_non_null(strstr(tp_last_error(), "for rank 0"));
@@ -219,10 +220,11 @@ static void test_abort_wakes(void **state)
     else
         st = comm_ctl_recv(g, msg, sizeof msg, &bytes, 0);
     assert_int_equal(st, TP_ERR_COMM);
-    assert_in_range(tp_now_ns() - start, 100 * TP_NS_PER_MS, 5 * TP_NS_PER_S);
     assert_true(comm_aborted(g));
-    if (g_world.rank == g_world.size - 1)
+    if (g_world.rank == g_world.size - 1) {
+        assert_true(tp_now_ns() - start >= 200 * TP_NS_PER_MS);
         pthread_join(thread, NULL);
+    }
     comm_group_destroy(g);
 }
 

@@ -263,7 +263,6 @@ static void test_choice(void **state)
 static void test_poll(void **state)
 {
     comm_group *g;
-    int64_t start = tp_now_ns();
     float *w;
 
     (void)state;
@@ -281,7 +280,6 @@ static void test_poll(void **state)
         assert_int_equal(comm_reduce(g, &(comm_reduce_args){.roots = w, .out = w, .count = 16}),
                          TP_OK);
         assert_int_equal(comm_barrier(g), TP_ERR_COMM);
-        assert_in_range(tp_now_ns() - start, 0, 10 * TP_NS_PER_S);
     }
     comm_group_destroy(g);
 }

@@ -97,7 +97,7 @@ static void test_failed_start(void **state)
         assert_non_null(strstr(jobs[r].text, "NCCL on rank"));
         assert_int_equal(jobs[r].after, TP_OK);
     }
-    assert_in_range(tp_now_ns() - begin, 0, 15 * TP_NS_PER_S);
+    assert_in_range(tp_now_ns() - begin, 0, 60 * TP_NS_PER_S);
 }
 
 static void test_no_device(void **state)
