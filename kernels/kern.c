@@ -26,7 +26,7 @@ kern_dtype kern_act_dtype(const kern_backend *be, kern_dtype weights)
 
 const kern_ops *kern_find_ops(const char *name)
 {
-    const kern_ops *all[] = {kern_ref_ops(), kern_cpu_ops()};
+    const kern_ops *all[] = {kern_ref_ops(), kern_cpu_ops(), kern_null_ops()};
 
     for (size_t i = 0; i < TP_ARRAY_LEN(all); i++)
         if (strcmp(all[i]->name, name) == 0)

@@ -2,7 +2,7 @@
 /* kern.h - the operations that a transformer step is made of, one table per backend.
  *
  * Backends: "ref" (plain scalar C, the oracle), "cpu" (OpenMP; the instruction set is chosen inside, at run time),
- * "cuda" (a module opened at run time) and "emu" (the same CUDA sources on an emulated device).
+ * "cuda" (a module opened at run time), "emu" (the same CUDA sources on an emulated device) and "null" (none of it).
  *
  * Memory: every array that an args struct points to is memory of the backend, from ops->alloc().  On CPU backends that
  * is ordinary memory; on a device (kern_backend.device) the host may not touch it: ops->put() and ops->get() move
@@ -280,6 +280,7 @@ struct kern_ops {
 
 const kern_ops *kern_ref_ops(void);
 const kern_ops *kern_cpu_ops(void);
+const kern_ops *kern_null_ops(void); /* computes nothing: what is left is the host's work */
 /* By name; NULL when unknown.  "cuda" and "emu" are not here: kernels/module.h. */
 const kern_ops *kern_find_ops(const char *name);
 

@@ -191,7 +191,7 @@ void launch_judge(launch_findings *out, const launch_checkup *ranks, int n_ranks
             continue;
         judge_memory(out, c);
         judge_cores(out, c);
-        if (strcmp(device, "cpu") == 0 || strcmp(device, "ref") == 0 || strcmp(device, "emu") == 0)
+        if (strcmp(device, "cuda") != 0 && strcmp(device, "auto") != 0)
             continue;
         if (c->n_gpus == 0)
             judge_no_gpu(out, c, device);

@@ -205,6 +205,8 @@ tp_status launch_choose_device(launch_device *out, const launch_options *opt,
         d.ops = kern_ref_ops();
     } else if (strcmp(opt->device, "cpu") == 0) {
         d.ops = kern_cpu_ops();
+    } else if (strcmp(opt->device, "null") == 0) {
+        d.ops = kern_null_ops();
     } else if (strcmp(opt->device, "emu") == 0) {
         tp_status st = open_emu(&d, world);
 

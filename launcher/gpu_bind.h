@@ -30,7 +30,7 @@ TP_MUST_USE tp_status launch_assign_gpus(int *ordinals, const launch_gpu_seat *s
 /* The device of this rank, settled with all others: "cuda" or "cpu" for --device auto, what was asked for else.
  * Collective over the world.  Failures are logged where they belong: once per job. */
 typedef struct launch_device {
-    const char *kind; /* "cuda", "emu", "cpu", "ref" */
+    const char *kind; /* "cuda", "emu", "cpu", "ref", "null" */
     const kern_ops *ops;
     const void *reducers; /* of its module; NULL: none */
     int ordinal;

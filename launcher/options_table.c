@@ -86,9 +86,10 @@ const launch_row launch_rows[] = {
     INT(NULL, "threads", NULL, threads, "0", 0, 1024,
         "CPU threads per rank; 0 is the cores of this host divided by its ranks."),
     WORD(
-        NULL, "device", NULL, device, "auto", "auto|cuda|cpu|emu|ref",
+        NULL, "device", NULL, device, "auto", "auto|cuda|cpu|emu|ref|null",
         "Where the ranks compute: auto is cuda where a GPU can be used, else cpu. emu runs the CUDA "
-        "kernels on the CPU, ref slow scalar code: both are for checking results."),
+        "kernels on the CPU, ref slow scalar code: both are for checking results. null computes "
+        "nothing and answers the same word over and over: it shows what the host costs."),
     {NULL, "comm", NULL, LAUNCH_TYPE_WORD, AT(comm), "auto", 0, 0, "auto|nccl|p2p|shm|mpi|self",
      LAUNCH_BARE,
      "How ranks exchange data. CPUs: shared memory inside a host, MPI between hosts. GPUs: p2p "

@@ -12,6 +12,7 @@ static void test_find(void **state)
     assert_ptr_equal(kern_find_ops("cpu"), kern_cpu_ops());
     assert_null(kern_find_ops("abacus"));
     assert_int_equal(kern_find_ops("cpu")->abi, KERN_ABI);
+    assert_ptr_equal(kern_find_ops("null"), kern_null_ops());
 }
 
 static void test_dtypes(void **state)
