@@ -23,6 +23,8 @@
 
 #include "comm/comm.h"
 
+struct kern_rmsnorm_args; /* kernels/kern.h */
+
 /* What reducers need of the backend; all on one stream. */
 typedef struct comm_device {
     void *backend; /* passed back */
@@ -62,6 +64,14 @@ TP_MUST_USE tp_status comm_device_use_table(comm_group *g, const char *path, con
  * The group is dead then.  Costs a load. */
 TP_MUST_USE tp_status comm_device_poll(comm_group *g);
 
+/* What a block of the decoder leaves to the RMSNorm that follows, in one kernel where the way for this size has one:
+ * residual += sum over ranks of roots [rows, dim], out = RMSNorm(residual); a->add is not looked at.  Else comm_reduce() and
+ * kern_rmsnorm() do it: the same sum, and a mean of squares that may differ in its last bit.  Enqueues like
+ * comm_reduce(). */
+bool comm_device_fuses_norm(const comm_group *g, int64_t rows, int dim);
+TP_MUST_USE tp_status comm_device_reduce_norm(comm_group *g, const float *roots, int64_t rows,
+                                              int dim, const struct kern_rmsnorm_args *a);
+
 /* Every way that the choice may take can be recorded in a graph. */
 bool comm_device_captures(const comm_group *g);
 /* "p2p-1 to 1 MiB, nccl above"; "" without devices. */
@@ -88,6 +98,9 @@ typedef struct comm_reducer_ops {
     /* A way failed the self-test: do not offer it any more.  NULL: the reducer fails as a whole. */
     void (*drop)(comm_reducer *r, int way);
     tp_status (*reduce)(comm_reducer *r, int way, const float *in, float *out, int64_t count);
+    /* reduce() by a way and RMSNorm in one; NULL: there is no such kernel.  fuses_norm: whether this size can. */
+    bool (*fuses_norm)(const comm_reducer *r, int way, int64_t rows, int dim);
+    tp_status (*reduce_norm)(comm_reducer *r, const float *in, const struct kern_rmsnorm_args *a);
     /* Waits for what was issued, at most timeout_ms, and stops it then; NULL where get() does that. */
     tp_status (*wait)(comm_reducer *r, int64_t timeout_ms);
     tp_status (*poll)(comm_reducer *r); /* TP_REJECT; see comm_device_poll() */

@@ -66,6 +66,29 @@ tp_status comm_device_reduce(comm_group *g, const float *in, float *out, int64_t
     return c->r->ops->reduce(c->r, c->way, in, out, count);
 }
 
+static const comm_choice *choose_for_rows(const comm_group *g, int64_t rows, int dim)
+{
+    return choose(g->device, rows * dim * (int64_t)sizeof(float));
+}
+
+bool comm_device_fuses_norm(const comm_group *g, int64_t rows, int dim)
+{
+    const comm_choice *c;
+
+    if (g->device == NULL || g->device->n_choices == 0)
+        return false;
+    c = choose_for_rows(g, rows, dim);
+    return c->r->ops->fuses_norm != NULL && c->r->ops->fuses_norm(c->r, c->way, rows, dim);
+}
+
+tp_status comm_device_sum_norm(comm_group *g, const float *in, int64_t rows, int dim,
+                               const struct kern_rmsnorm_args *a)
+{
+    const comm_choice *c = choose_for_rows(g, rows, dim);
+
+    return c->r->ops->reduce_norm(c->r, in, a);
+}
+
 void comm_device_abort(comm_group *g)
 {
     for (int i = 0; g->device != NULL && i < g->device->n_reducers; i++)

@@ -43,6 +43,8 @@ typedef struct comm_device_side {
 /* ---- called by group.c ---- */
 float *comm_device_window(comm_group *g);
 tp_status comm_device_reduce(comm_group *g, const float *in, float *out, int64_t count);
+tp_status comm_device_sum_norm(comm_group *g, const float *in, int64_t rows, int dim,
+                               const struct kern_rmsnorm_args *a);
 void comm_device_abort(comm_group *g);  /* any thread */
 void comm_device_detach(comm_group *g); /* collective while the group lives */
 

@@ -193,6 +193,21 @@ static tp_status p2p_reduce(comm_reducer *r, int way, const float *in, float *ou
     return TP_OK;
 }
 
+/* Vectors of 16 bytes; a row of every rank fits an area. */
+static bool p2p_fuses_norm(const comm_reducer *r, int way, int64_t rows, int dim)
+{
+    int n = ((const p2p_reducer *)r)->team.n_ranks;
+
+    (void)rows;
+    return way == WAY_ONE_SHOT && dim % 4 == 0 &&
+           (size_t)dim * sizeof(float) * (size_t)n <= COMM_P2P_AREA;
+}
+
+static tp_status p2p_reduce_norm(comm_reducer *r, const float *in, const kern_rmsnorm_args *a)
+{
+    return comm_p2p_sum_norm(comm_p2p_get_team(r), in, a, ((p2p_reducer *)r)->stream);
+}
+
 static tp_status p2p_poll(comm_reducer *r)
 {
     const p2p_reducer *p = (const p2p_reducer *)r;
@@ -226,6 +241,8 @@ const comm_reducer_ops comm_p2p_ops = {
     .destroy = p2p_destroy,
     .bytes_max = p2p_bytes_max,
     .reduce = p2p_reduce,
+    .fuses_norm = p2p_fuses_norm,
+    .reduce_norm = p2p_reduce_norm,
     .poll = p2p_poll,
     .abort = p2p_abort,
 };

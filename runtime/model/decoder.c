@@ -11,7 +11,10 @@
  * every number of ranks.  Two reduces per layer and one for the embedding are all that travels.
  *
  * A block does not add its result to x itself: it leaves it in `sum`, and the RMSNorm that follows adds it on the way.
+ * Devices may have one kernel for the reduce and that RMSNorm, so a block leaves its part of the sum even before the
+ * reduce, and who comes next finishes it.
  */
+#include "comm/device.h"
 #include "runtime/model/model_impl.h"
 
 /* x[tok] = E[ids[tok]].  A token's row lives on one rank; all others contribute zeros, and x + 0 is exact.  A rank with
@@ -41,17 +44,39 @@ static tp_status embed(rt_model *m, const rt_batch *b)
         &(comm_reduce_args){.n_seg = m->shard.n_seg, .roots = rows, .out = w->x, .count = n});
 }
 
-/* act = RMSNorm(x), after x += add. */
-static tp_status norm(rt_model *m, const float *add, const float *weight, int n_tok)
+/* sum = what the last block left, of all ranks. */
+static tp_status finish_sum(rt_model *m, int n_tok)
 {
-    return kern_rmsnorm(m->be, &(kern_rmsnorm_args){.out = m->work.act,
-                                                    .residual = m->work.x,
-                                                    .add = add,
-                                                    .weight = weight,
-                                                    .m = n_tok,
-                                                    .dim = m->config.hidden,
-                                                    .eps = m->config.norm_eps,
-                                                    .out_dtype = m->act_dtype});
+    const float *roots = m->roots;
+
+    if (roots == NULL)
+        return TP_OK;
+    m->roots = NULL;
+    return comm_reduce(m->group, &(comm_reduce_args){.n_seg = m->shard.n_seg,
+                                                     .roots = roots,
+                                                     .out = m->work.sum,
+                                                     .count = (int64_t)n_tok * m->config.hidden});
+}
+
+/* act = RMSNorm(x), after x += what the last block left, where there was one. */
+static tp_status norm(rt_model *m, bool first, const float *weight, int n_tok)
+{
+    const float *roots = m->roots;
+    kern_rmsnorm_args a = {.out = m->work.act,
+                           .residual = m->work.x,
+                           .add = first ? NULL : m->work.sum,
+                           .weight = weight,
+                           .m = n_tok,
+                           .dim = m->config.hidden,
+                           .eps = m->config.norm_eps,
+                           .out_dtype = m->act_dtype};
+
+    if (roots != NULL && comm_device_fuses_norm(m->group, n_tok, a.dim)) {
+        m->roots = NULL;
+        return comm_device_reduce_norm(m->group, roots, n_tok, a.dim, &a);
+    }
+    TP_TRY(finish_sum(m, n_tok));
+    return kern_rmsnorm(m->be, &a);
 }
 
 /* wide = act * W^T + bias: this rank's columns of the output. */
@@ -72,8 +97,6 @@ static tp_status add_bias(rt_model *m, const float *bias, int n_tok)
 {
     const rt_work *w = &m->work;
 
-    if (bias == NULL)
-        return TP_OK;
     TP_TRY(kern_gather(
         m->be,
         &(kern_gather_args){
@@ -88,7 +111,7 @@ static tp_status add_bias(rt_model *m, const float *bias, int n_tok)
                                                     .out_dtype = m->act_dtype});
 }
 
-/* sum = act * W^T + bias, where every rank has some of the columns of W. */
+/* sum = act * W^T + bias, where every rank has some of the columns of W; finish_sum() or norm() is yet to come. */
 static tp_status row_parallel(rt_model *m, const kern_weight *weight, const kern_ksplit *split,
                               const float *bias, int n_tok)
 {
@@ -102,12 +125,10 @@ static tp_status row_parallel(rt_model *m, const kern_weight *weight, const kern
                                               .m = n_tok,
                                               .split = split,
                                               .scratch = w->gemm_scratch}));
-    if (!alone)
-        TP_TRY(
-            comm_reduce(m->group, &(comm_reduce_args){.n_seg = m->shard.n_seg,
-                                                      .roots = roots,
-                                                      .out = w->sum,
-                                                      .count = (int64_t)n_tok * m->config.hidden}));
+    m->roots = alone ? NULL : roots;
+    if (bias == NULL)
+        return TP_OK;
+    TP_TRY(finish_sum(m, n_tok));
     return add_bias(m, bias, n_tok);
 }
 
@@ -118,7 +139,7 @@ static tp_status attention(rt_model *m, kern_kv *kv, const rt_batch *b, int laye
     const rt_layer *l = &m->layers[layer];
     const rt_work *w = &m->work;
 
-    TP_TRY(norm(m, layer == 0 ? NULL : w->sum, l->attn_norm, b->n_tok));
+    TP_TRY(norm(m, layer == 0, l->attn_norm, b->n_tok));
     TP_TRY(column_parallel(m, l->qkv, l->qkv_bias, b->n_tok));
     TP_TRY(kern_qkv(m->be, &(kern_qkv_args){.qkv = w->wide,
                                             .cos_sin = w->cos_sin,
@@ -161,7 +182,7 @@ static tp_status mlp(rt_model *m, const rt_batch *b, int layer)
     const rt_layer *l = &m->layers[layer];
     const rt_work *w = &m->work;
 
-    TP_TRY(norm(m, w->sum, l->mlp_norm, b->n_tok));
+    TP_TRY(norm(m, false, l->mlp_norm, b->n_tok));
     TP_TRY(column_parallel(m, l->gate_up, l->gate_up_bias, b->n_tok));
     TP_TRY(kern_silu_mul(m->be, &(kern_silu_mul_args){.out = w->act,
                                                       .in = w->wide,
@@ -174,6 +195,7 @@ static tp_status mlp(rt_model *m, const rt_batch *b, int layer)
 tp_status rt_model_forward(rt_model *m, kern_kv *kv, const rt_batch *b)
 {
     TP_ASSERT(b->n_tok >= 1 && b->n_tok <= m->options.max_tokens_per_step);
+    m->roots = NULL; /* of a step that failed */
     TP_TRY(embed(m, b));
     TP_TRY(kern_rope_table(m->be, &(kern_rope_table_args){.cos_sin = m->work.cos_sin,
                                                           .pos = b->pos,
@@ -186,7 +208,7 @@ tp_status rt_model_forward(rt_model *m, kern_kv *kv, const rt_batch *b)
         TP_TRY(mlp(m, b, layer));
     }
     m->n_tok = b->n_tok;
-    return TP_OK;
+    return finish_sum(m, b->n_tok);
 }
 
 /* Works on copies of the rows, so it may be called again for others. */

@@ -53,6 +53,8 @@ struct rt_model {
     void *workspace;    /* owned; all of work */
     rt_work work;
     int n_tok; /* rows of the last forward */
+    const float *
+        roots; /* this rank's part of what belongs into work.sum, as long as the ranks have not summed it */
     int64_t load_bytes;
     double load_seconds;
 };

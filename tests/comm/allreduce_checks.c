@@ -242,7 +242,8 @@ static const char *compare_norm(sum_rank *s, const void *out, const float *resid
     return NULL;
 }
 
-const char *check_norm(sum_rank *s, int m, int dim, kern_dtype out_dtype)
+/* By the kernel, or as the decoder asks for it: by the group. */
+static const char *norm_by(sum_rank *s, bool group, int m, int dim, kern_dtype out_dtype)
 {
     int64_t count = (int64_t)m * dim;
     size_t bytes = (size_t)count * sizeof(float);
@@ -262,14 +263,22 @@ const char *check_norm(sum_rank *s, int m, int dim, kern_dtype out_dtype)
     TRY(dev_put(s, weight, s->host, (size_t)dim * sizeof(float)));
     a.residual = residual;
     a.weight = weight;
-    TRY(comm_p2p_sum_norm(comm_p2p_get_team(s->r), s->in, &a, s->stream));
+    if (group)
+        TRY(comm_device_reduce_norm(s->g, s->in, m, dim, &a));
+    else
+        TRY(comm_p2p_sum_norm(comm_p2p_get_team(s->r), s->in, &a, s->stream));
     TRY(dev_get(s, s->host, s->out, (size_t)count * kern_dtype_bytes(out_dtype)));
     TRY(dev_get(s, s->want, residual, bytes));
-    TRY(comm_p2p_ops.poll(s->r));
+    TRY(group ? comm_device_poll(s->g) : comm_p2p_ops.poll(s->r));
     why = compare_norm(s, s->host, s->want, m, dim, out_dtype);
     kern_dev_free(s->dev, residual);
     kern_dev_free(s->dev, weight);
     return why;
+}
+
+const char *check_norm(sum_rank *s, int m, int dim, kern_dtype out_dtype)
+{
+    return norm_by(s, false, m, dim, out_dtype);
 }
 
 /* ---- failure ---- */
@@ -367,5 +376,9 @@ const char *check_attached(sum_rank *s, const char *want)
         if (why != NULL)
             return why;
     }
-    return NULL;
+    if (comm_device_fuses_norm(s->g, 3, 66) || comm_device_fuses_norm(s->g, 1 << 20, 64))
+        return WRONG("no kernel sums and norms rows of 66, or so many");
+    if (!comm_device_fuses_norm(s->g, 3, 64))
+        return WRONG("rows of 64 are not summed and normed at once");
+    return norm_by(s, true, 3, 64, KERN_DTYPE_BF16);
 }
