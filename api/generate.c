@@ -410,8 +410,19 @@ static void close_gen(void *ctx)
 }
 
 static const api_source k_answer = {.pump = pump_answer, .close = close_gen};
+static bool is_held_back(const void *ctx)
+{
+    const api_gen *g = ctx;
+
+    for (int i = 0; i < g->n_prompts; i++)
+        if (rt_request_held_back(g->prompts[i].request))
+            return true;
+    return false;
+}
+
 static const api_source k_stream = {.pump = pump_stream,
                                     .idle = put_keep_alive,
+                                    .held_back = is_held_back,
                                     .close = close_gen};
 
 void api_gen_start(api_gen *g)

@@ -23,16 +23,15 @@
 #include <arpa/inet.h>
 #include <errno.h>
 #include <microhttpd.h>
-#include <netdb.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <string.h>
 #include <strings.h>
-#include <sys/resource.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
 #include "api/errors.h"
+#include "api/listen.h"
 #include "api/watch.h"
 #include "base/arena.h"
 #include "base/clock.h"
@@ -40,8 +39,10 @@
 #include "base/log.h"
 #include "base/mem.h"
 
-#define THREADS           2
-#define MEMORY_LIMIT      (32 * 1024) /* of one connection: request line and headers */
+#define THREADS 2
+/* Of one connection, for request line, headers and what is being sent.  libmicrohttpd writes zeros over all of it after
+ * every request, so a connection that is kept costs as much. */
+#define MEMORY_LIMIT      (20 * 1024)
 #define HEADERS_MAX       100
 #define PIECES_MAX        65536 /* of a body: each costs a call */
 #define STREAM_BLOCK      (32 * 1024)
@@ -55,7 +56,9 @@ struct api_http {
     struct MHD_Daemon *daemon;
     api_watch *watch;
     int port;
+    int connections_max; /* libmicrohttpd accepts no more */
     atomic_int n_connections, n_open;
+    _Atomic int64_t warned_ns; /* that accepting pauses */
 };
 
 /* One client connection; exchanges on it follow one another. */
@@ -78,6 +81,7 @@ struct api_exchange {
     tp_buf body, reply, out;
     size_t refused_bytes;
     int n_pieces, status;
+    int64_t body_since_ns;
     bool refused; /* answered before the body was read */
     bool answered_raw;
     bool queued, ended, done_writing;
@@ -262,6 +266,15 @@ static bool clear_wake(api_exchange *x, bool *idle)
     return !gone;
 }
 
+/* Watcher thread, its lock held, while the answer is being sent: the source lives until current is NULL. */
+static bool held_back(api_link *l)
+{
+    const connection *c = (connection *)(void *)l;
+    const api_source *s = c->current != NULL ? c->current->source : NULL;
+
+    return s != NULL && s->held_back != NULL && s->held_back(c->current->source_ctx);
+}
+
 static void close_source(api_exchange *x)
 {
     const api_source *s = x->source;
@@ -290,13 +303,15 @@ static enum MHD_Result queue_reply(api_exchange *x)
         tp_buf_release(&x->reply);
         x->status = MHD_HTTP_INTERNAL_SERVER_ERROR;
     }
-    r = MHD_create_response_from_buffer(x->reply.len, x->reply.data, MHD_RESPMEM_MUST_COPY);
+    /* the exchange outlives the response */
+    r = MHD_create_response_from_buffer(x->reply.len, x->reply.data, MHD_RESPMEM_PERSISTENT);
     if (r == NULL)
         return MHD_NO;
     put_headers(x, r);
     ok = MHD_queue_response(x->conn->mhd, (unsigned)x->status, r);
     MHD_destroy_response(r);
     x->queued = true;
+    api_watch_set_sending(x->http->watch, &x->conn->link);
     return ok;
 }
 
@@ -362,6 +377,7 @@ static enum MHD_Result queue_stream(api_exchange *x)
     ok = MHD_queue_response(x->conn->mhd, MHD_HTTP_OK, r);
     MHD_destroy_response(r);
     x->queued = true;
+    api_watch_set_sending(x->http->watch, &x->conn->link);
     api_watch_set_quiet(x->http->watch, &x->conn->link, tp_now_ns());
     return ok;
 }
@@ -516,6 +532,16 @@ static void choose_request_id(api_exchange *x)
         snprintf(x->request_id + 2 * i, 3, "%02x", random[i]);
 }
 
+/* Ten seconds, and one for each KiB that has come; a minute in all. */
+static void set_body_deadline(api_exchange *x)
+{
+    int64_t rated = API_RATE_WINDOW_NS + (int64_t)x->body.len * (TP_NS_PER_S / 1024);
+
+    api_watch_set_deadline(x->http->watch, &x->conn->link, API_PHASE_BODY,
+                           x->body_since_ns +
+                               (rated < API_BODY_DEADLINE_NS ? rated : API_BODY_DEADLINE_NS));
+}
+
 static api_exchange *begin(api_http *h, struct MHD_Connection *mhd, const char *url,
                            const char *method)
 {
@@ -542,10 +568,11 @@ static api_exchange *begin(api_http *h, struct MHD_Connection *mhd, const char *
     tp_buf_init(&x->out, STREAM_BUFFER_MAX);
     snprintf(x->method, sizeof x->method, "%s", method);
     choose_request_id(x);
+    x->body_since_ns = tp_now_ns();
     api_watch_lock(h->watch);
     x->conn->current = x;
-    x->conn->link.deadline_ns = tp_now_ns() + API_BODY_DEADLINE_NS;
     api_watch_unlock(h->watch);
+    set_body_deadline(x);
     atomic_fetch_add(&h->n_open, 1);
     return x;
 }
@@ -602,6 +629,7 @@ static enum MHD_Result take_body(api_exchange *x, const char *data, size_t *size
         return MHD_YES;
     }
     tp_buf_put(&x->body, data, n);
+    set_body_deadline(x);
     return MHD_YES;
 }
 
@@ -626,7 +654,7 @@ static enum MHD_Result access_call(void *cls, struct MHD_Connection *mhd, const 
     if (*size > 0)
         return take_body(x, data, size);
     if (x->how == MODE_NONE && !x->refused) {
-        api_watch_set_deadline(h->watch, &x->conn->link, 0);
+        api_watch_set_deadline(h->watch, &x->conn->link, API_PHASE_ANSWER, 0);
         if (x->body.failed)
             api_reply_error(x, 503, "out_of_memory", NULL, "Out of memory for the request body.");
         else
@@ -650,6 +678,8 @@ static void over(void *cls, struct MHD_Connection *mhd, void **state,
     api_watch_lock(h->watch);
     x->conn->current = NULL;
     x->conn->link.quiet_ns = 0;
+    x->conn->link.sending = false;
+    x->conn->link.phase = API_PHASE_IDLE;
     x->conn->link.deadline_ns = tp_now_ns() + API_IDLE_DEADLINE_NS;
     api_watch_unlock(h->watch);
     close_source(x);
@@ -682,6 +712,23 @@ static void describe_peer(struct MHD_Connection *mhd, char out[64])
         inet_ntop(AF_INET6, &((const struct sockaddr_in6 *)(const void *)sa)->sin6_addr, out, 64);
 }
 
+/* A line in the log now, unless the last one is less than a second old. */
+static bool may_warn(api_http *h)
+{
+    int64_t now = tp_now_ns(), last = atomic_load(&h->warned_ns);
+
+    return now - last >= TP_NS_PER_S && atomic_compare_exchange_strong(&h->warned_ns, &last, now);
+}
+
+/* The n-th connection has come: beyond the limit idle ones have to go, and at the end of the reserve accepting pauses. */
+static void make_room(api_http *h, int n)
+{
+    if (n > h->opt.max_connections)
+        api_watch_shed(h->watch, n - h->opt.max_connections);
+    if (n >= h->connections_max && may_warn(h))
+        tp_warn("http", "%d connections: no more are accepted until some have gone", n);
+}
+
 static void on_connection(void *cls, struct MHD_Connection *mhd, void **state,
                           enum MHD_ConnectionNotificationCode what)
 {
@@ -701,11 +748,13 @@ static void on_connection(void *cls, struct MHD_Connection *mhd, void **state,
         c->mhd = mhd;
         c->link.fd = info->connect_fd;
         c->link.resume = resume;
+        c->link.held_back = held_back;
         c->link.release = release_connection;
+        c->link.phase = API_PHASE_HEADER;
         c->link.deadline_ns = tp_now_ns() + API_HEADER_DEADLINE_NS;
         describe_peer(mhd, c->peer);
         api_watch_add(h->watch, &c->link);
-        atomic_fetch_add(&h->n_connections, 1);
+        make_room(h, atomic_fetch_add(&h->n_connections, 1) + 1);
         *state = c;
     } else if (c != NULL) {
         api_watch_remove(h->watch, &c->link);
@@ -714,51 +763,7 @@ static void on_connection(void *cls, struct MHD_Connection *mhd, void **state,
     }
 }
 
-/* ---- listening ---- */
-
-static int bind_one(const struct addrinfo *a)
-{
-    int one = 1, fd = socket(a->ai_family, a->ai_socktype | SOCK_CLOEXEC, a->ai_protocol);
-
-    if (fd < 0)
-        return -1;
-    setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof one);
-    if (bind(fd, a->ai_addr, a->ai_addrlen) == 0 && listen(fd, 4096) == 0)
-        return fd;
-    one = errno;
-    close(fd);
-    errno = one;
-    return -1;
-}
-
-static tp_status listen_on(const api_http_options *opt, int *out_fd, int *out_port)
-{
-    struct addrinfo hints = {.ai_socktype = SOCK_STREAM, .ai_flags = AI_PASSIVE}, *list;
-    struct sockaddr_storage bound = {0};
-    socklen_t len = sizeof bound;
-    char port[16];
-    int fd = -1, failure;
-
-    snprintf(port, sizeof port, "%d", opt->port);
-    failure = getaddrinfo(opt->host, port, &hints, &list);
-    if (failure != 0)
-        return TP_FAIL(TP_ERR_IO, "--host %s: %s", opt->host, gai_strerror(failure));
-    for (const struct addrinfo *a = list; a != NULL && fd < 0; a = a->ai_next)
-        fd = bind_one(a);
-    failure = errno;
-    freeaddrinfo(list);
-    if (fd < 0)
-        return TP_FAIL(
-            TP_ERR_IO,
-            "cannot listen on %s port %d: %s; choose another --port, or stop what uses it",
-            opt->host, opt->port, strerror(failure));
-    getsockname(fd, (struct sockaddr *)(void *)&bound, &len);
-    *out_port =
-        ntohs(bound.ss_family == AF_INET6 ? ((struct sockaddr_in6 *)(void *)&bound)->sin6_port
-                                          : ((struct sockaddr_in *)(void *)&bound)->sin_port);
-    *out_fd = fd;
-    return TP_OK;
-}
+/* ---- libmicrohttpd's other calls ---- */
 
 /* libmicrohttpd must not decode the path: routes compare what was sent. */
 static size_t keep_escapes(void *cls, struct MHD_Connection *mhd, char *s)
@@ -778,28 +783,34 @@ static void *begin_request(void *cls, const char *uri, struct MHD_Connection *mh
 
     (void)uri;
     if (c != NULL)
-        api_watch_set_deadline(h->watch, &c->link, tp_now_ns() + API_HEADER_DEADLINE_NS);
+        api_watch_set_deadline(h->watch, &c->link, API_PHASE_HEADER,
+                               tp_now_ns() + API_HEADER_DEADLINE_NS);
     return NULL;
-}
-
-/* As many descriptors as the system lets us have. */
-static void raise_file_limit(void)
-{
-    struct rlimit lim;
-
-    if (getrlimit(RLIMIT_NOFILE, &lim) == 0 && lim.rlim_cur < lim.rlim_max) {
-        lim.rlim_cur = lim.rlim_max;
-        (void)setrlimit(RLIMIT_NOFILE, &lim);
-    }
 }
 
 static void log_mhd(void *cls, const char *fmt, va_list ap)
 {
     char line[512];
 
-    (void)cls;
     vsnprintf(line, sizeof line, fmt, ap);
-    tp_debug("http", "%s", line);
+    if (strstr(fmt, "resource limit") == NULL)
+        tp_debug("http", "%s", line);
+    else if (may_warn(cls)) /* somebody else has taken the files that were left for us */
+        tp_warn("http", "no more connections are accepted for a while: %s", line);
+}
+
+/* Connections that libmicrohttpd may accept; max_connections becomes less where files are few. */
+static void settle_connections(api_http *h)
+{
+    int files = api_listen_files_left();
+    int spare = files / 4 < CONNECTIONS_SPARE ? files / 4 : CONNECTIONS_SPARE;
+
+    if (h->opt.max_connections > files - spare) {
+        tp_info("http", "the limit of open files (ulimit -n) leaves room for %d connections",
+                files - spare);
+        h->opt.max_connections = files - spare;
+    }
+    h->connections_max = h->opt.max_connections + spare;
 }
 
 tp_status api_http_create(api_http **out, const api_http_options *opt)
@@ -811,19 +822,18 @@ tp_status api_http_create(api_http **out, const api_http_options *opt)
     if (h == NULL)
         return TP_FAIL(TP_ERR_NOMEM, "HTTP server");
     h->opt = *opt;
-    raise_file_limit();
-    TP_TRY_GOTO(st, listen_on(opt, &fd, &h->port), fail);
+    TP_TRY_GOTO(st, api_listen_open(opt->host, opt->port, &fd, &h->port), fail);
     TP_TRY_GOTO(st, api_watch_create(&h->watch), fail);
+    settle_connections(h);
     h->daemon = MHD_start_daemon(
         MHD_USE_EPOLL_INTERNAL_THREAD | MHD_ALLOW_SUSPEND_RESUME | MHD_USE_ERROR_LOG, 0, NULL, NULL,
         access_call, h, MHD_OPTION_LISTEN_SOCKET, fd, MHD_OPTION_THREAD_POOL_SIZE,
         (unsigned)THREADS, MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t)MEMORY_LIMIT,
-        MHD_OPTION_CONNECTION_LIMIT,
-        (unsigned)(THREADS * (opt->max_connections + CONNECTIONS_SPARE)),
-        MHD_OPTION_URI_LOG_CALLBACK, begin_request, h, MHD_OPTION_CONNECTION_TIMEOUT,
+        MHD_OPTION_CONNECTION_LIMIT, (unsigned)h->connections_max, MHD_OPTION_URI_LOG_CALLBACK,
+        begin_request, h, MHD_OPTION_CONNECTION_TIMEOUT,
         (unsigned)(API_IDLE_DEADLINE_NS / TP_NS_PER_S), MHD_OPTION_NOTIFY_COMPLETED, over, h,
         MHD_OPTION_NOTIFY_CONNECTION, on_connection, h, MHD_OPTION_UNESCAPE_CALLBACK, keep_escapes,
-        NULL, MHD_OPTION_STRICT_FOR_CLIENT, 1, MHD_OPTION_EXTERNAL_LOGGER, log_mhd, NULL,
+        NULL, MHD_OPTION_STRICT_FOR_CLIENT, 1, MHD_OPTION_EXTERNAL_LOGGER, log_mhd, h,
         MHD_OPTION_END);
     if (h->daemon == NULL) {
         st = TP_FAIL(TP_ERR_IO, "libmicrohttpd did not start: %s", strerror(errno));
@@ -845,6 +855,11 @@ int api_http_port(const api_http *h)
 bool api_http_crowded(const api_http *h)
 {
     return atomic_load(&h->n_connections) > h->opt.max_connections;
+}
+
+void api_http_cuts(const api_http *h, uint64_t out[API_N_PHASES])
+{
+    api_watch_cuts(h->watch, out);
 }
 
 int api_http_open(const api_http *h)

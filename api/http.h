@@ -12,6 +12,7 @@
 
 #include <stdint.h>
 
+#include "api/watch.h"
 #include "base/buf.h"
 #include "base/status.h"
 
@@ -30,6 +31,8 @@ typedef struct api_source {
     api_progress (*pump)(void *ctx, api_exchange *x, tp_buf *out);
     /* For streams that are silent for 15 s: append a comment; NULL = none. */
     void (*idle)(void *ctx, tp_buf *out);
+    /* Any thread: the engine computes nothing for this request, as so much waits to be read; NULL = never. */
+    bool (*held_back)(const void *ctx);
     /* The exchange is over, for whatever reason; after it no call is made.  Must stop calls of api_wake(). */
     void (*close)(void *ctx);
 } api_source;
@@ -52,6 +55,8 @@ TP_MUST_USE tp_status api_http_create(api_http **out, const api_http_options *op
 int api_http_port(const api_http *h);
 /* More connections than max_connections: refuse what need not be answered. */
 bool api_http_crowded(const api_http *h);
+/* Connections cut off so far, by what they were doing. */
+void api_http_cuts(const api_http *h, uint64_t out[API_N_PHASES]);
 /* Exchanges that are not yet answered in full. */
 int api_http_open(const api_http *h);
 /* Stops listening and ends all connections. */

@@ -113,6 +113,21 @@ static void engine_metrics(writer *w, const rt_stats *s)
     histogram(w, "iteration_tokens_total", "Tokens computed per step.", &s->iteration_tokens);
 }
 
+static void http_metrics(writer *w, const api_server *s)
+{
+    static const char *const k_reasons[API_N_PHASES] = {[API_PHASE_IDLE] = "idle",
+                                                        [API_PHASE_HEADER] = "slow_header",
+                                                        [API_PHASE_BODY] = "slow_body",
+                                                        [API_PHASE_ANSWER] = "slow_reader"};
+    uint64_t cuts[API_N_PHASES];
+
+    api_http_cuts(s->http, cuts);
+    head(w, "connections_cut_total", "counter", "Connections that the server cut off.");
+    for (int i = 0; i < API_N_PHASES; i++)
+        tp_buf_printf(&w->out, "vllm:connections_cut_total{%s,reason=\"%s\"} %llu\n", w->labels,
+                      k_reasons[i], (unsigned long long)cuts[i]);
+}
+
 void api_metrics(api_server *s, api_exchange *x)
 {
     rt_engine *e = atomic_load(&s->engine);
@@ -123,6 +138,7 @@ void api_metrics(api_server *s, api_exchange *x)
     tp_buf_init(&w.out, 1 << 20);
     escape_label(s->opt.model_names[0], name, sizeof name);
     snprintf(w.labels, sizeof w.labels, "model_name=\"%s\",engine=\"0\"", name);
+    http_metrics(&w, s);
     if (e != NULL) {
         rt_engine_stats(e, &stats);
         engine_metrics(&w, &stats);

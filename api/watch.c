@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* watch.c - one epoll loop over an eventfd (wake-ups) and the sockets of all connections.
+/* watch.c - one epoll loop over an eventfd (wake-ups) and the sockets of all connections; scans of them for the slow.
  *
  * A socket is only shut down, never closed, here, and only while its link is in the list: the owner takes the link out
  * before the descriptor is closed, under the same lock.  So no descriptor that was reused is ever touched.
@@ -10,6 +10,9 @@
 #include "api/watch.h"
 
 #include <errno.h>
+#include <linux/tcp.h>
+#include <netinet/in.h>
+#include <stddef.h>
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
@@ -17,10 +20,12 @@
 #include <unistd.h>
 
 #include "base/clock.h"
+#include "base/log.h"
 #include "base/mem.h"
 
 #define TICK_MS    250
 #define EVENTS_MAX 128
+#define RATE_TICKS 4 /* readers are looked at, and cuts logged, once in so many ticks */
 
 struct api_watch {
     pthread_mutex_t lock;
@@ -31,6 +36,9 @@ struct api_watch {
     api_link *wakes; /* stack of links to resume */
     api_link *dead;  /* removed, not yet released; linked by next */
     int64_t next_scan_ns;
+    unsigned n_scans;
+    int n_shed; /* idle connections to close */
+    uint64_t cuts[API_N_PHASES], logged[API_N_PHASES];
 };
 
 static void wake_all(api_watch *w)
@@ -47,20 +55,102 @@ static void wake_all(api_watch *w)
     }
 }
 
-/* Deadlines and silent streams.  O(connections), a few times a second. */
+/* ---- scans: O(connections), a few times a second ---- */
+
+static void cut_off(api_watch *w, api_link *l)
+{
+    /* what a slow reader has not taken would stay in the kernel for minutes: a reset drops it */
+    static const struct linger drop = {.l_onoff = 1};
+
+    w->cuts[l->phase]++;
+    l->deadline_ns = l->rate_ns = 0;
+    l->sending = false;
+    if (l->phase == API_PHASE_ANSWER)
+        (void)setsockopt(l->fd, SOL_SOCKET, SO_LINGER, &drop, sizeof drop);
+    (void)shutdown(l->fd, SHUT_RDWR);
+}
+
+/* Bytes not yet sent for want of room at the peer, and bytes that it has taken so far. */
+static uint32_t unsent(const api_link *l, uint64_t *taken)
+{
+    struct tcp_info info = {0};
+    socklen_t len = sizeof info;
+
+    if (getsockopt(l->fd, IPPROTO_TCP, TCP_INFO, &info, &len) != 0 ||
+        len < offsetof(struct tcp_info, tcpi_notsent_bytes) + sizeof info.tcpi_notsent_bytes)
+        return 0;
+    *taken = info.tcpi_bytes_acked;
+    return info.tcpi_notsent_bytes;
+}
+
+static bool too_slow(api_link *l, int64_t now)
+{
+    uint64_t taken = 0;
+
+    if (unsent(l, &taken) == 0) {
+        l->rate_ns = 0;
+        return false;
+    }
+    if (l->rate_ns != 0 && now - l->rate_ns < API_RATE_WINDOW_NS)
+        return false;
+    if (l->rate_ns != 0 &&
+        taken - l->rate_bytes <
+            (uint64_t)(l->held_back(l) ? API_FULL_WINDOW_BYTES : API_RATE_WINDOW_BYTES))
+        return true;
+    l->rate_ns = now;
+    l->rate_bytes = taken;
+    return false;
+}
+
+/* Idle for long enough to be closed when others want in. */
+static bool can_be_shed(const api_link *l, int64_t now)
+{
+    return l->phase == API_PHASE_IDLE && l->deadline_ns != 0 &&
+           l->deadline_ns - now <= API_IDLE_DEADLINE_NS - API_CROWDED_IDLE_NS;
+}
+
+static void scan_link(api_watch *w, api_link *l, int64_t now, bool rates)
+{
+    if (l->deadline_ns != 0 && now >= l->deadline_ns) {
+        cut_off(w, l);
+    } else if (w->n_shed > 0 && can_be_shed(l, now)) {
+        w->n_shed--;
+        cut_off(w, l);
+    } else if (rates && l->sending && too_slow(l, now)) {
+        cut_off(w, l);
+    }
+    if (l->quiet_ns != 0 && now - l->quiet_ns >= API_KEEPALIVE_NS) {
+        l->quiet_ns = now;
+        l->resume(l, true);
+    }
+}
+
+static void log_cuts(api_watch *w)
+{
+    const uint64_t *c = w->cuts;
+    uint64_t *seen = w->logged;
+
+    if (c[API_PHASE_HEADER] != seen[API_PHASE_HEADER] ||
+        c[API_PHASE_BODY] != seen[API_PHASE_BODY] || c[API_PHASE_ANSWER] != seen[API_PHASE_ANSWER])
+        tp_info("http",
+                "clients cut off as too slow: %llu in headers, %llu in bodies, %llu readers",
+                (unsigned long long)(c[API_PHASE_HEADER] - seen[API_PHASE_HEADER]),
+                (unsigned long long)(c[API_PHASE_BODY] - seen[API_PHASE_BODY]),
+                (unsigned long long)(c[API_PHASE_ANSWER] - seen[API_PHASE_ANSWER]));
+    memcpy(seen, c, sizeof w->logged);
+}
+
 static void scan(api_watch *w, int64_t now)
 {
+    bool rates = w->n_scans++ % RATE_TICKS == 0;
+
     for (api_link *l = w->links, *next; l != NULL; l = next) {
         next = l->next;
-        if (l->deadline_ns != 0 && now >= l->deadline_ns) {
-            l->deadline_ns = 0;
-            shutdown(l->fd, SHUT_RDWR);
-        }
-        if (l->quiet_ns != 0 && now - l->quiet_ns >= API_KEEPALIVE_NS) {
-            l->quiet_ns = now;
-            l->resume(l, true);
-        }
+        scan_link(w, l, now, rates);
     }
+    w->n_shed = 0;
+    if (rates)
+        log_cuts(w);
 }
 
 static void release_dead(api_watch *w)
@@ -202,10 +292,35 @@ void api_watch_remove(api_watch *w, api_link *l)
     pthread_mutex_unlock(&w->lock);
 }
 
-void api_watch_set_deadline(api_watch *w, api_link *l, int64_t deadline_ns)
+void api_watch_set_deadline(api_watch *w, api_link *l, api_phase phase, int64_t deadline_ns)
 {
     pthread_mutex_lock(&w->lock);
+    l->phase = phase;
     l->deadline_ns = deadline_ns;
+    l->sending = false;
+    pthread_mutex_unlock(&w->lock);
+}
+
+void api_watch_set_sending(api_watch *w, api_link *l)
+{
+    pthread_mutex_lock(&w->lock);
+    l->phase = API_PHASE_ANSWER;
+    l->deadline_ns = l->rate_ns = 0;
+    l->sending = true;
+    pthread_mutex_unlock(&w->lock);
+}
+
+void api_watch_shed(api_watch *w, int n)
+{
+    pthread_mutex_lock(&w->lock);
+    w->n_shed = n;
+    pthread_mutex_unlock(&w->lock);
+}
+
+void api_watch_cuts(api_watch *w, uint64_t out[API_N_PHASES])
+{
+    pthread_mutex_lock(&w->lock);
+    memcpy(out, w->cuts, sizeof w->cuts);
     pthread_mutex_unlock(&w->lock);
 }
 

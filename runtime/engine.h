@@ -184,6 +184,8 @@ typedef struct rt_event {
 bool rt_request_next(rt_request *r, rt_event *ev);
 /* All choices have delivered their FINISH. */
 bool rt_request_done(const rt_request *r);
+/* Any thread: hardly anything of RT_OUTBOX_BYTES is left, so no step computes for the request until it is read. */
+bool rt_request_held_back(const rt_request *r);
 /* The reader has gone: blocks are freed within a step; no further notify after this returns. */
 void rt_request_cancel(rt_request *r);
 /* Ends the handle (cancels first when unfinished). */

@@ -248,6 +248,11 @@ bool rt_request_next(rt_request *r, rt_event *ev)
     return true;
 }
 
+bool rt_request_held_back(const rt_request *r)
+{
+    return rt_request_room(r) <= r->ring_bytes / 4;
+}
+
 bool rt_request_done(const rt_request *r)
 {
     return r->n_delivered == r->desc.n;

@@ -61,11 +61,11 @@ def pytest_terminal_summary(terminalreporter):
 class Server:
     """One running job; `url` is its API, `log` a file with everything that it wrote."""
 
-    def __init__(self, log, *options, ranks=RANKS, model=MODEL, self_launch=False, wait=True):
+    def __init__(self, log, *options, ranks=RANKS, model=MODEL, self_launch=False, wait=True, launcher=()):
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self.log = log
-        command = [BIN, "--model", model, "--port", str(self.port), *options]
+        command = [*launcher, BIN, "--model", model, "--port", str(self.port), *options]
         if self_launch:
             command += ["--tensor-parallel-size", str(ranks)]
         else:
