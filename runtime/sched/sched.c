@@ -5,7 +5,9 @@
  * youngest and the first to be preempted.
  *
  * Invariants: a running sequence has a slot and blocks for its first n_computed tokens; a waiting one has no blocks; a
- * sequence that is part of the current plan is never preempted while that plan is made.
+ * sequence that is part of the current plan is never preempted while that plan is made.  A block is in the prefix cache
+ * exactly when the pool keeps it; nobody writes to such a block, because what a sequence computes lies behind the full
+ * blocks that it has.
  */
 #include "runtime/sched/sched.h"
 
@@ -20,8 +22,9 @@ typedef struct seq_list {
 
 struct rt_sched {
     rt_sched_options opt;
-    rt_block_pool *pool; /* owned */
-    int32_t watermark;   /* blocks */
+    rt_block_pool *pool;    /* owned */
+    rt_prefix_cache *cache; /* owned; NULL = off */
+    int32_t watermark;      /* blocks */
     seq_list waiting, running;
     rt_seq **slots;      /* owned; [n_slots], NULL = free */
     int32_t *free_slots; /* owned; stack */
@@ -31,6 +34,7 @@ struct rt_sched {
     rt_scheduled *scheduled; /* owned; [n_slots] */
     int n_scheduled;
     uint64_t preemptions;
+    uint64_t prefix_queries, prefix_hits; /* tokens */
 };
 
 static void list_push_back(seq_list *l, rt_seq *q)
@@ -70,6 +74,8 @@ tp_status rt_sched_create(rt_sched **out, const rt_sched_options *o)
     s->opt = *o;
     s->watermark = (int32_t)(o->watermark * (double)o->n_blocks);
     TP_TRY_GOTO(st, rt_block_pool_create(&s->pool, o->n_blocks), fail);
+    if (o->namer != NULL)
+        TP_TRY_GOTO(st, rt_prefix_cache_create(&s->cache, o->n_blocks), fail);
     s->slots = tp_calloc(slots, sizeof *s->slots);
     s->free_slots = tp_calloc(slots, sizeof *s->free_slots);
     s->closing = tp_calloc(slots, sizeof *s->closing);
@@ -94,6 +100,7 @@ void rt_sched_destroy(rt_sched *s)
     if (s == NULL)
         return;
     rt_block_pool_destroy(s->pool);
+    rt_prefix_cache_destroy(s->cache);
     tp_free(s->slots);
     tp_free(s->free_slots);
     tp_free(s->closing);
@@ -110,11 +117,12 @@ void rt_sched_add(rt_sched *s, rt_seq *q)
     list_push_back(&s->waiting, q);
 }
 
+/* From the last block on: of those that are kept, it is the first to go, being of no use without the others. */
 static void release_blocks(rt_sched *s, rt_seq *q)
 {
-    for (int32_t i = 0; i < q->n_blocks; i++)
+    for (int32_t i = q->n_blocks - 1; i >= 0; i--)
         rt_block_pool_unref(s->pool, q->blocks[i]);
-    q->n_blocks = q->n_blocks_sent = q->n_computed = 0;
+    q->n_blocks = q->n_blocks_sent = q->n_computed = q->n_offered = 0;
 }
 
 void rt_sched_finish(rt_sched *s, rt_seq *q)
@@ -135,6 +143,11 @@ void rt_sched_finish(rt_sched *s, rt_seq *q)
     q->state = RT_SEQ_FINISHED;
 }
 
+static int32_t smaller(int32_t a, int32_t b)
+{
+    return a < b ? a : b;
+}
+
 /* Whether tokens are drawn for it; else only its prompt is computed. */
 static bool samples(const rt_seq *q)
 {
@@ -153,6 +166,8 @@ static bool take_blocks(rt_sched *s, rt_seq *q, int32_t n_tokens)
     while (q->n_blocks < blocks_for(s, n_tokens)) {
         if (rt_block_pool_take(s->pool, &q->blocks[q->n_blocks]) != TP_OK)
             return false;
+        if (s->cache != NULL)
+            rt_prefix_cache_forget(s->cache, q->blocks[q->n_blocks]);
         q->n_blocks++;
     }
     return true;
@@ -185,6 +200,68 @@ static bool make_room(rt_sched *s, rt_seq *q, int32_t n_tokens)
     return true;
 }
 
+/* ---- prefix cache ---- */
+
+/* Blocks that are full, computed and named can be found by others from now on. */
+static void offer_blocks(rt_sched *s, rt_seq *q)
+{
+    int32_t full = smaller(q->n_named, q->n_computed / s->opt.block_tokens);
+
+    if (s->cache == NULL)
+        return;
+    for (; q->n_offered < full; q->n_offered++) {
+        int32_t id = q->blocks[q->n_offered];
+
+        if (rt_prefix_cache_add(s->cache, &q->names[q->n_offered + 1], id))
+            rt_block_pool_keep(s->pool, id);
+    }
+}
+
+void rt_sched_learn(rt_sched *s, rt_seq *q, int32_t token)
+{
+    if (s->cache == NULL || q->names == NULL || q->state == RT_SEQ_FINISHED)
+        return;
+    q->tail[q->n_tail++] = token;
+    if (q->n_tail < s->opt.block_tokens)
+        return;
+    q->names[q->n_named + 1] = rt_block_namer_next(s->opt.namer, &q->names[q->n_named], q->tail);
+    q->n_named++;
+    q->n_tail = 0;
+    offer_blocks(s, q);
+}
+
+/* Number of blocks, from its first on, that hold a sequence's tokens already; their ids go to q->blocks, without a
+ * reference yet.  The last token is always computed, for its row; so are rows of prompt logprobs. */
+static int32_t find_prefix(const rt_sched *s, rt_seq *q, int32_t *n_idle)
+{
+    int32_t most = smaller(q->n_named, smaller(q->n_total - 1, q->lp_start) / s->opt.block_tokens);
+    int32_t n = 0;
+
+    *n_idle = 0;
+    if (s->cache == NULL)
+        return 0;
+    for (; n < most; n++) {
+        q->blocks[n] = rt_prefix_cache_find(s->cache, &q->names[n + 1]);
+        if (q->blocks[n] < 0)
+            break;
+        *n_idle += rt_block_pool_is_idle(s->pool, q->blocks[n]);
+    }
+    return n;
+}
+
+static void use_prefix(rt_sched *s, rt_seq *q, int32_t n)
+{
+    for (; q->n_blocks < n; q->n_blocks++)
+        rt_block_pool_ref(s->pool, q->blocks[q->n_blocks]);
+    q->n_computed = n * s->opt.block_tokens;
+    q->n_offered = n;
+    if (s->cache == NULL || q->n_preempted > 0 || q->lp_start < q->n_prompt)
+        return;
+    q->n_cached = q->n_computed;
+    s->prefix_queries += (uint64_t)q->n_prompt;
+    s->prefix_hits += (uint64_t)q->n_computed;
+}
+
 /* ---- one plan ---- */
 
 /* Puts n tokens of a running sequence into the plan; false when the plan is full. */
@@ -208,11 +285,6 @@ static bool schedule(rt_sched *s, rt_plan_writer *w, rt_seq *q, int32_t n)
     s->scheduled[s->n_scheduled++] =
         (rt_scheduled){.seq = q, .slot = q->slot, .n_new = n, .sampled = sampled};
     return true;
-}
-
-static int32_t smaller(int32_t a, int32_t b)
-{
-    return a < b ? a : b;
 }
 
 static int32_t plan_running(rt_sched *s, rt_plan_writer *w, int32_t budget, bool decodes)
@@ -273,8 +345,13 @@ static bool admit(rt_sched *s, rt_plan_writer *w, rt_seq *q)
 {
     int32_t need = blocks_for(s, q->n_total + (samples(q) ? 1 : 0));
     int32_t keep = s->running.n > 0 ? s->watermark : 0;
+    bool share = can_share(q);
+    int32_t n_idle = 0, n_found;
 
-    if (rt_block_pool_free_count(s->pool) - need < keep || (q->slot < 0 && s->n_free_slots == 0))
+    if (q->slot < 0 && s->n_free_slots == 0)
+        return false;
+    n_found = share ? 0 : find_prefix(s, q, &n_idle);
+    if (rt_block_pool_free_count(s->pool) - (need - n_found + n_idle) < keep)
         return false;
     if (q->slot < 0) {
         q->slot = s->free_slots[--s->n_free_slots];
@@ -287,8 +364,10 @@ static bool admit(rt_sched *s, rt_plan_writer *w, rt_seq *q)
     list_remove(&s->waiting, q);
     list_push_back(&s->running, q);
     q->state = RT_SEQ_RUNNING;
-    if (can_share(q))
+    if (share)
         share_prompt(s, w, q);
+    else
+        use_prefix(s, q, n_found);
     if (!take_blocks(s, q, q->n_total))
         TP_ASSERT(!"the pool had room for the sequence");
     return true;
@@ -322,6 +401,7 @@ static void advance(rt_sched *s)
         q->n_computed += p->n_new;
         q->n_total += p->sampled;
         q->n_scheduled = 0;
+        offer_blocks(s, q);
         if (q->lp_start != INT32_MAX && q->n_computed > q->lp_start)
             q->lp_start = q->n_computed;
         p->last = samples(q) ? q->n_total == q->n_total_max : q->n_computed == q->n_total;
@@ -372,9 +452,26 @@ uint64_t rt_sched_preemptions(const rt_sched *s)
     return s->preemptions;
 }
 
+void rt_sched_prefix_counts(const rt_sched *s, uint64_t *queries, uint64_t *hits)
+{
+    *queries = s->prefix_queries;
+    *hits = s->prefix_hits;
+}
+
 const rt_block_pool *rt_sched_pool(const rt_sched *s)
 {
     return s->pool;
+}
+
+/* What is kept is what can be found. */
+static void check_cache(const rt_sched *s)
+{
+    rt_block_pool_check(s->pool);
+    if (s->cache == NULL)
+        return;
+    rt_prefix_cache_check(s->cache);
+    for (int32_t id = 0; id < s->opt.n_blocks; id++)
+        TP_ASSERT(rt_block_pool_is_kept(s->pool, id) == rt_prefix_cache_holds(s->cache, id));
 }
 
 void rt_sched_check(const rt_sched *s)
@@ -387,6 +484,7 @@ void rt_sched_check(const rt_sched *s)
         TP_ASSERT(q->state == RT_SEQ_RUNNING && q->slot >= 0 && s->slots[q->slot] == q);
         TP_ASSERT(q->n_blocks >= blocks_for(s, q->n_computed));
         TP_ASSERT(q->n_computed <= q->n_total && q->n_blocks_sent <= q->n_blocks);
+        TP_ASSERT(q->n_named * s->opt.block_tokens + q->n_tail <= q->n_total);
         TP_ASSERT(q->n_scheduled == 0 && (q->n_total < q->n_total_max || !samples(q)));
         owned += q->n_blocks;
     }
@@ -398,4 +496,5 @@ void rt_sched_check(const rt_sched *s)
     TP_ASSERT(n_slots + s->n_free_slots + s->n_closing == s->opt.n_slots);
     TP_ASSERT(owned >= used); /* forks share blocks, so owners may outnumber blocks */
     TP_ASSERT(n_running > 0 || used == 0);
+    check_cache(s);
 }

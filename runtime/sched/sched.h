@@ -12,6 +12,11 @@
  * whose last row is planned leaves at once; one that ends unforeseen (eos, a stop string) is finished by the engine when
  * its token arrives, and the row computed for it meanwhile is thrown away.
  *
+ * A full block whose tokens are known is offered to the prefix cache as soon as it counts as computed, and a sequence
+ * that is admitted begins behind the blocks that it finds there.  Tokens of prompts are known from the start, drawn ones
+ * when their results are back (rt_sched_learn): by then their sequence may have given its blocks back, so an answer that
+ * ends at its length may leave its last block unnamed.
+ *
  * Pure bookkeeping: no I/O, no clock, no allocation after create.  Threads: under the plan lock of rank 0.
  */
 #ifndef RT_SCHED_H
@@ -21,6 +26,7 @@
 
 #include "base/status.h"
 #include "runtime/cache/block_pool.h"
+#include "runtime/cache/prefix_cache.h"
 #include "runtime/sched/plan.h"
 
 typedef enum rt_seq_state {
@@ -39,6 +45,11 @@ typedef struct rt_seq {
     int32_t n_new_max;      /* most tokens per step; 0 = paused (its reader is behind) */
     struct rt_seq *fork_of; /* same prompt: share its blocks once they are computed; NULL = none */
     int32_t *blocks;        /* [blocks_max] */
+    /* prefix cache; names NULL = takes no part in it.  Filled for the prompt, then the scheduler's. */
+    rt_block_name
+        *names;    /* [blocks_max + 1] the root, then of each full block whose tokens are known */
+    int32_t *tail; /* [block_tokens] known tokens behind those */
+    int32_t n_named, n_tail;
     void *owner;
 
     rt_seq_state state;
@@ -50,6 +61,8 @@ typedef struct rt_seq {
     int32_t n_blocks_sent; /* of them known to the ranks */
     int32_t n_scheduled;   /* tokens in the plan that is being made */
     int32_t n_preempted;   /* times */
+    int32_t n_offered;     /* blocks that the prefix cache has been told of */
+    int32_t n_cached;      /* tokens of the prompt that were found there at first */
     struct rt_seq *prev, *next;
 } rt_seq;
 
@@ -68,7 +81,8 @@ typedef struct rt_sched_options {
     int max_tokens; /* per step */
     int block_tokens;
     int32_t n_blocks;
-    double watermark; /* share of blocks */
+    double watermark;            /* share of blocks */
+    const rt_block_namer *namer; /* borrowed; NULL = no prefix cache */
 } rt_sched_options;
 
 TP_MUST_USE tp_status rt_sched_create(rt_sched **out, const rt_sched_options *o);
@@ -78,6 +92,8 @@ void rt_sched_destroy(rt_sched *s);
 void rt_sched_add(rt_sched *s, rt_seq *q);
 /* The sequence is over: frees its blocks now and its slot with the next plan.  Any state but NEW. */
 void rt_sched_finish(rt_sched *s, rt_seq *q);
+/* The token that a sampled row of the sequence has yielded; in order.  Any state. */
+void rt_sched_learn(rt_sched *s, rt_seq *q, int32_t token);
 
 /* Fills a plan that rt_plan_begin() has started; returns the number of tokens in it.  Plans must be executed in the
  * order in which they were made. */
@@ -90,6 +106,8 @@ const rt_scheduled *rt_sched_scheduled(const rt_sched *s, int *n);
 int rt_sched_running(const rt_sched *s);
 int rt_sched_waiting(const rt_sched *s);
 uint64_t rt_sched_preemptions(const rt_sched *s);
+/* Tokens of prompts that were looked up in the prefix cache, and of them found. */
+void rt_sched_prefix_counts(const rt_sched *s, uint64_t *queries, uint64_t *hits);
 const rt_block_pool *rt_sched_pool(const rt_sched *s);
 /* Aborts unless every invariant holds (tests, simulator): blocks owned + free = total, list lengths, slots. */
 void rt_sched_check(const rt_sched *s);

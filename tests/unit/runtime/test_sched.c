@@ -2,8 +2,9 @@
 /* test_sched.c - the scheduler against a model of the ranks.
  *
  * Every plan is decoded and applied to `ranks`, which keeps what a rank keeps: open slots, block tables, and for each
- * block the tokens whose keys lie in it.  A plan that reads a token nobody has computed, or that computes over another
- * sequence's block, is caught there.
+ * place of each block the key that lies in it.  A key depends on the salt and on all tokens up to its own.  A plan that
+ * reads a key that nobody has computed, or another than it should, or that computes over another sequence's block, is
+ * caught there.
  *
  * A step's results come back when `ahead` further plans have been made, as in the engine: 0 without overlap, 1 with it.
  * A sequence may end before n_total_max; only the results tell.
@@ -14,6 +15,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/hash.h"
 #include "base/mem.h"
 #include "runtime/sched/sched.h"
 
@@ -25,18 +27,16 @@
 #define POOL_MAX   64
 #define AHEAD_MAX  3
 
-/* The value at a position: prompts are equal for equal seeds, so forks may share blocks. */
-typedef struct token {
-    int32_t prompt, pos;
-} token;
-
 typedef struct test_seq {
     rt_seq q;
     int32_t blocks[BLOCKS_MAX + 1];
-    int32_t prompt[LEN_MAX];
-    int32_t prompt_seed, own;
+    int32_t tokens[LEN_MAX + 1]; /* the prompt, and what will be drawn */
+    uint64_t keys[LEN_MAX + 1];  /* of each */
+    rt_block_name names[BLOCKS_MAX + 2];
+    int32_t tail[BLOCK];
+    int32_t prompt_seed, own, salt;
     int32_t stop_at; /* total tokens at which it ends: n_total_max, or before */
-    int32_t n_seen;  /* total tokens that the results have shown */
+    int32_t n_seen;  /* tokens that the results have shown */
     bool over;       /* they have shown its end, or it was cancelled */
 } test_seq;
 
@@ -58,7 +58,8 @@ typedef struct fixture {
     rt_sched_options opt;
     rt_plan_writer w;
     rank_slot slots[SLOTS];
-    token cache[POOL_MAX][BLOCK];
+    uint64_t cache[POOL_MAX][BLOCK];
+    rt_block_namer namer;
     test_seq seqs[SEQS];
     int32_t next_own;
     int n_sampled; /* in the last plan */
@@ -70,7 +71,8 @@ typedef struct fixture {
 
 static fixture g;
 
-static int g_ahead; /* of the tests that begin */
+static int g_ahead;  /* of the tests that begin */
+static bool g_named; /* their sequences take part in the prefix cache */
 
 static void start(int32_t n_blocks, int max_tokens, double watermark)
 {
@@ -80,7 +82,9 @@ static void start(int32_t n_blocks, int max_tokens, double watermark)
                                .max_tokens = max_tokens,
                                .block_tokens = BLOCK,
                                .n_blocks = n_blocks,
-                               .watermark = watermark};
+                               .watermark = watermark,
+                               .namer = g_named ? &g.namer : NULL};
+    rt_block_namer_init(&g.namer, BLOCK);
     assert_int_equal(rt_sched_create(&g.s, &g.opt), TP_OK);
     assert_int_equal(rt_plan_writer_init(&g.w, 65536, SLOTS), TP_OK);
 }
@@ -91,16 +95,44 @@ static void stop(void)
     rt_plan_writer_release(&g.w);
 }
 
-static test_seq *add(int i, int32_t n_prompt, int32_t n_generate, test_seq *fork_of)
+/* What its tokens and the salt make of a sequence: keys, and for the prompt names. */
+static void derive(test_seq *t, int32_t n_prompt)
+{
+    uint64_t key = tp_hash_fnv(&t->salt, sizeof t->salt);
+    rt_seq *q = &t->q;
+
+    for (int32_t pos = 0; pos <= LEN_MAX; pos++) {
+        key = (key ^ (uint32_t)t->tokens[pos]) * UINT64_C(0x100000001b3) + (uint64_t)pos;
+        t->keys[pos] = key;
+    }
+    if (!g_named)
+        return;
+    q->names = t->names;
+    q->tail = t->tail;
+    q->n_named = n_prompt / BLOCK;
+    q->n_tail = n_prompt % BLOCK;
+    t->names[0] = rt_block_namer_root(&g.namer, &t->salt, sizeof t->salt);
+    for (int32_t i = 0; i < q->n_named; i++)
+        t->names[i + 1] =
+            rt_block_namer_next(&g.namer, &t->names[i], t->tokens + (size_t)i * BLOCK);
+    memcpy(t->tail, t->tokens + (size_t)q->n_named * BLOCK, sizeof *t->tail * (size_t)q->n_tail);
+}
+
+/* A sequence whose prompt is the beginning of the text `seed`; what is drawn is its own. */
+static test_seq *add_prompt(int i, int32_t seed, int32_t salt, int32_t n_prompt, int32_t n_generate,
+                            test_seq *fork_of)
 {
     test_seq *t = &g.seqs[i];
 
     memset(t, 0, sizeof *t);
     t->own = ++g.next_own;
-    t->prompt_seed = fork_of != NULL ? fork_of->prompt_seed : t->own;
+    t->prompt_seed = seed;
+    t->salt = salt;
+    for (int32_t pos = 0; pos <= LEN_MAX; pos++)
+        t->tokens[pos] = pos < n_prompt ? seed * 1000 + pos : -(t->own * 1000 + pos);
     t->stop_at = n_prompt + n_generate;
     t->n_seen = n_prompt;
-    t->q = (rt_seq){.open = {.head = {.n_prompt = n_prompt}, .prompt = t->prompt},
+    t->q = (rt_seq){.open = {.head = {.n_prompt = n_prompt}, .prompt = t->tokens},
                     .n_prompt = n_prompt,
                     .lp_start = INT32_MAX,
                     .n_new_max = INT32_MAX,
@@ -108,8 +140,16 @@ static test_seq *add(int i, int32_t n_prompt, int32_t n_generate, test_seq *fork
                     .fork_of = fork_of != NULL ? &fork_of->q : NULL,
                     .blocks = t->blocks,
                     .owner = t};
+    derive(t, n_prompt);
     rt_sched_add(g.s, &t->q);
     return t;
+}
+
+/* One with a prompt that no other has, but for its forks. */
+static test_seq *add(int i, int32_t n_prompt, int32_t n_generate, test_seq *fork_of)
+{
+    return add_prompt(i, fork_of != NULL ? fork_of->prompt_seed : 1000 + g.next_own,
+                      fork_of != NULL ? fork_of->salt : 0, n_prompt, n_generate, fork_of);
 }
 
 /* One that could have gone on for `more` tokens. */
@@ -119,16 +159,6 @@ static test_seq *add_stopping(int i, int32_t n_prompt, int32_t n_generate, int32
 
     t->q.n_total_max += more;
     return t;
-}
-
-static token token_at(const test_seq *t, int32_t pos)
-{
-    return (token){.prompt = pos < t->q.n_prompt ? t->prompt_seed : -t->own, .pos = pos};
-}
-
-static bool same(token a, token b)
-{
-    return a.prompt == b.prompt && a.pos == b.pos;
 }
 
 /* Plan and scheduler name the same sequences in the same order. */
@@ -154,17 +184,17 @@ static void apply_seq(const test_seq *t, const rt_plan_seq *p, const int32_t *bl
     slot->n_table = p->table_keep + p->n_blocks;
     assert_true(p->start + p->n_new <= slot->n_table * BLOCK);
     for (int32_t pos = p->start; pos < p->start + p->n_new; pos++)
-        g.cache[slot->table[pos / BLOCK]][pos % BLOCK] = token_at(t, pos);
+        g.cache[slot->table[pos / BLOCK]][pos % BLOCK] = t->keys[pos];
     g.n_sampled += (p->flags & RT_SEQ_SAMPLE) != 0;
 }
 
-/* Attention of a sequence reads all its positions: they must hold its own tokens, after everybody has written. */
+/* Attention of a sequence reads all its positions: they must hold its own keys, after everybody has written. */
 static void check_reads(const test_seq *t, const rt_plan_seq *p)
 {
     const rank_slot *slot = &g.slots[p->slot];
 
     for (int32_t pos = 0; pos < p->start + p->n_new; pos++)
-        if (!same(g.cache[slot->table[pos / BLOCK]][pos % BLOCK], token_at(t, pos)))
+        if (g.cache[slot->table[pos / BLOCK]][pos % BLOCK] != t->keys[pos])
             fail_msg("sequence %d reads position %d of another", t->own, pos);
 }
 
@@ -212,7 +242,8 @@ static void take_results(void)
             g.n_wasted++;
             continue;
         }
-        t->n_seen += p->sampled;
+        if (p->sampled)
+            rt_sched_learn(g.s, p->seq, t->tokens[t->n_seen++]);
         t->over = p->sampled ? t->n_seen == t->stop_at : p->last;
         assert_true(t->over || !p->last);
         if (t->over)
@@ -534,6 +565,162 @@ static void test_preempted_with_its_last_token_under_way(void **state)
     g_ahead = 0;
 }
 
+/* ---- prefix cache ---- */
+
+static void run_until_over(const test_seq *t)
+{
+    for (int i = 0; !t->over; i++) {
+        assert_true(i < 1000);
+        step();
+    }
+}
+
+static uint64_t hits(void)
+{
+    uint64_t queries, found;
+
+    rt_sched_prefix_counts(g.s, &queries, &found);
+    assert_true(found <= queries);
+    return found;
+}
+
+static void test_second_prompt_begins_behind_the_first(void **state)
+{
+    (void)state;
+    g_named = true;
+    start(20, 256, 0);
+    add_prompt(0, 7, 0, 70, 3, NULL);
+    run_until_over(&g.seqs[0]);
+    assert_int_equal(used_blocks(), 0);
+    add_prompt(1, 7, 0, 90, 3, NULL);
+    assert_int_equal(step(), 90 - 64); /* four blocks of 16 */
+    assert_int_equal(g.seqs[1].q.n_cached, 64);
+    assert_int_equal(hits(), 64);
+    add_prompt(2, 7, 0, 80, 3, NULL); /* five blocks are there, and the last token is computed */
+    assert_int_equal(step(), 1 + 16);
+    assert_int_equal(g.seqs[2].q.n_cached, 64);
+    assert_int_equal(g.seqs[2].blocks[3], g.seqs[1].blocks[3]);
+    run_until_over(&g.seqs[2]);
+    assert_int_equal(used_blocks(), 0);
+    stop();
+    g_named = false;
+}
+
+static void test_salts_do_not_meet(void **state)
+{
+    (void)state;
+    g_named = true;
+    start(20, 256, 0);
+    for (int i = 0; i < 3; i++) {
+        add_prompt(i, 7, i, 70, 3, NULL);
+        assert_int_equal(step(), 70);
+        run_until_over(&g.seqs[i]);
+    }
+    add_prompt(3, 7, 1, 70, 3, NULL);
+    assert_int_equal(step(), 70 - 64);
+    stop();
+    g_named = false;
+}
+
+/* A conversation: the next prompt begins with this one and its answer. */
+static void test_answers_are_found_too(void **state)
+{
+    (void)state;
+    g_named = true;
+    for (int ahead = 0; ahead < 2; ahead++) {
+        g_ahead = ahead;
+        start(20, 256, 0);
+        add_stopping(0, 40, 30, 20);
+        run_until_over(&g.seqs[0]);
+        add_prompt(1, 7, 0, 100, 3, NULL);
+        for (int32_t pos = 0; pos < 70; pos++)
+            g.seqs[1].tokens[pos] = g.seqs[0].tokens[pos];
+        derive(&g.seqs[1], 100);
+        assert_int_equal(step(), 100 - 64);
+        stop();
+    }
+    g_ahead = 0;
+    g_named = false;
+}
+
+static void test_oldest_blocks_are_given_up(void **state)
+{
+    (void)state;
+    g_named = true;
+    start(8, 256, 0);
+    add_prompt(0, 1, 0, 49, 1, NULL); /* keeps three blocks */
+    run_until_over(&g.seqs[0]);
+    add_prompt(1, 2, 0, 49, 1, NULL);
+    run_until_over(&g.seqs[1]);
+    assert_int_equal(used_blocks(), 0);
+    add_prompt(2, 3, 0, 49, 1, NULL); /* two blocks were free: the end of the first prompt goes */
+    run_until_over(&g.seqs[2]);
+    add_prompt(3, 2, 0, 49, 1, NULL);
+    assert_int_equal(step(), 1);
+    run_until_over(&g.seqs[3]);
+    add_prompt(4, 1, 0, 49, 1, NULL);
+    assert_int_equal(step(), 49 - 16);
+    stop();
+    g_named = false;
+}
+
+static void test_preempted_finds_its_own_blocks(void **state)
+{
+    rt_seq *q;
+
+    (void)state;
+    g_named = true;
+    start(6, 256, 0);
+    add(0, 30, 40, NULL);
+    q = &add(1, 30, 40, NULL)->q;
+    while (rt_sched_preemptions(g.s) == 0)
+        step();
+    assert_int_equal(q->state, RT_SEQ_WAITING);
+    rt_sched_finish(g.s, &g.seqs[0].q); /* it had taken one of the three */
+    step();
+    assert_int_equal(q->state, RT_SEQ_RUNNING);
+    assert_int_equal(q->n_computed, q->n_total - 1); /* its row has yielded one more */
+    assert_int_equal(q->n_cached, 0);                /* of the prompt, when it came */
+    assert_int_equal(q->n_offered, 3);
+    run_until_over(&g.seqs[1]);
+    assert_int_equal(used_blocks(), 0);
+    stop();
+    g_named = false;
+}
+
+static void test_prompt_logprobs_are_computed(void **state)
+{
+    (void)state;
+    g_named = true;
+    start(20, 256, 0);
+    add_prompt(0, 7, 0, 70, 3, NULL);
+    run_until_over(&g.seqs[0]);
+    add_prompt(1, 7, 0, 70, 3, NULL)->q.lp_start = 0;
+    assert_int_equal(step(), 70);
+    assert_int_equal(hits(), 0);
+    run_until_over(&g.seqs[1]);
+    add_prompt(2, 7, 0, 70, 3, NULL)->q.lp_start = 40; /* rows before it are not wanted any more */
+    assert_int_equal(step(), 70 - 32);
+    stop();
+    g_named = false;
+}
+
+static void test_full_cache_admits_by_what_is_missing(void **state)
+{
+    (void)state;
+    g_named = true;
+    start(8, 256, 0);
+    add_prompt(0, 7, 0, 65, 40, NULL); /* five blocks */
+    step();
+    add_prompt(1, 7, 0, 66, 10, NULL); /* one of its five is missing */
+    assert_int_equal(step(), 1 + 2);
+    add_prompt(2, 8, 0, 66, 10, NULL);
+    assert_int_equal(step(), 2);
+    assert_int_equal(g.seqs[2].q.state, RT_SEQ_WAITING);
+    stop();
+    g_named = false;
+}
+
 /* ---- random ---- */
 
 static uint64_t g_random;
@@ -570,7 +757,7 @@ static void arrive(void)
         if (!is_free(i))
             continue;
         if (parent == NULL)
-            parent = add(i, n_prompt, n_gen, NULL);
+            parent = add_prompt(i, 1 + (int32_t)below(4), (int32_t)below(2), n_prompt, n_gen, NULL);
         else
             add(i, n_prompt, n_gen, parent);
         if (n_gen > 1 && below(2) == 0) /* it stops before */
@@ -604,6 +791,7 @@ static void run_random(uint64_t seed, int steps)
 
     g_random = seed * 2654435761u + 1;
     g_ahead = (int)(seed % (AHEAD_MAX + 1));
+    g_named = seed % 3 != 0;
     start(4 + (int32_t)below(POOL_MAX - 4), SLOTS + (int)below(200), below(2) * 0.1);
     for (int i = 0; i < steps; i++) {
         int n;
@@ -633,12 +821,15 @@ static void run_random(uint64_t seed, int steps)
     for (int i = 0; i < SLOTS; i++)
         assert_false(g.slots[i].open);
     print_message(
-        "    seed %llu: %d ahead, %d blocks, budget %d, %d steps, %lld tokens, %lld parts of steps "
-        "for nothing, %llu preemptions\n",
+        "    seed %llu: %d ahead, %d blocks, budget %d, %d steps, %lld tokens, %llu found in the "
+        "cache, %lld parts of steps for nothing, %llu preemptions\n",
         (unsigned long long)seed, g.ahead, g.opt.n_blocks, g.opt.max_tokens, steps,
-        (long long)computed, (long long)g.n_wasted, (unsigned long long)rt_sched_preemptions(g.s));
+        (long long)computed, (unsigned long long)hits(), (long long)g.n_wasted,
+        (unsigned long long)rt_sched_preemptions(g.s));
+    assert_int_equal(hits() > 0, g_named);
     stop();
     g_ahead = 0;
+    g_named = false;
 }
 
 /* TPSERVE_TEST_SEED repeats one run. */
@@ -659,13 +850,15 @@ static void test_random(void **state)
 
 static void test_create_fails_cleanly(void **state)
 {
-    rt_sched_options o = {.n_slots = 2, .max_tokens = 16, .block_tokens = 16, .n_blocks = 4};
+    rt_block_namer namer;
+    rt_sched_options o = {
+        .n_slots = 2, .max_tokens = 16, .block_tokens = 16, .n_blocks = 4, .namer = &namer};
     rt_sched *s = NULL;
     int failures;
 
     (void)state;
     FAIL_EACH_ALLOCATION(failures, s != NULL, (void)!rt_sched_create(&s, &o));
-    assert_int_equal(failures, 8);
+    assert_int_equal(failures, 11);
     rt_sched_destroy(s);
 }
 
@@ -687,9 +880,16 @@ int main(void)
         cmocka_unit_test(test_prefill_alone_ends_with_its_last_chunk),
         cmocka_unit_test(test_slot_changes_hands_while_a_step_is_under_way),
         cmocka_unit_test(test_preempted_with_its_last_token_under_way),
+        cmocka_unit_test(test_second_prompt_begins_behind_the_first),
+        cmocka_unit_test(test_salts_do_not_meet),
+        cmocka_unit_test(test_answers_are_found_too),
+        cmocka_unit_test(test_oldest_blocks_are_given_up),
+        cmocka_unit_test(test_preempted_finds_its_own_blocks),
+        cmocka_unit_test(test_prompt_logprobs_are_computed),
+        cmocka_unit_test(test_full_cache_admits_by_what_is_missing),
         cmocka_unit_test(test_random),
         cmocka_unit_test(test_create_fails_cleanly),
     };
 
-    return cmocka_run_group_tests(tests, NULL, NULL);
+    return tp_hash_init() == TP_OK ? cmocka_run_group_tests(tests, NULL, NULL) : 1;
 }
