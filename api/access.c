@@ -53,9 +53,33 @@ static bool may_fail(api_access *a, const char *peer)
     return ok;
 }
 
+/* The key that an Authorization header carries; NULL when it carries none. */
+static const char *bearer(const char *given)
+{
+    if (given == NULL || strncasecmp(given, "Bearer ", 7) != 0)
+        return NULL;
+    return given + 7 + strspn(given + 7, " ");
+}
+
+void api_access_salt(const api_access *a, api_exchange *x, const char *text,
+                     uint8_t out[TP_HASH128_BYTES])
+{
+    uint8_t in[TP_SHA256_BYTES + API_SALT_MAX] = {0};
+    const char *key = a->n_keys > 0 ? bearer(api_header(x, "Authorization")) : NULL;
+    size_t len = text != NULL ? strlen(text) : 0;
+
+    TP_ASSERT(len <= API_SALT_MAX);
+    if (key != NULL)
+        tp_sha256(in, key, strlen(key));
+    if (len > 0)
+        memcpy(in + TP_SHA256_BYTES, text, len);
+    tp_hash128(out, in, TP_SHA256_BYTES + len, a->seed, sizeof a->seed);
+    tp_wipe(in, sizeof in);
+}
+
 bool api_access_check(api_access *a, api_exchange *x)
 {
-    const char *given = api_header(x, "Authorization");
+    const char *key = bearer(api_header(x, "Authorization"));
 
     if (a->n_keys == 0)
         return true;
@@ -64,9 +88,7 @@ bool api_access_check(api_access *a, api_exchange *x)
                         "The request carries more than one Authorization header.");
         return false;
     }
-    if (given != NULL && strncasecmp(given, "Bearer ", 7) == 0) {
-        const char *key = given + 7 + strspn(given + 7, " ");
-
+    if (key != NULL) {
         if (known(a, key))
             return true;
         if (may_fail(a, api_peer(x)))

@@ -14,6 +14,7 @@
 #include "base/hash.h"
 
 #define API_KEYS_MAX     64
+#define API_SALT_MAX     256
 #define API_FAIL_BUCKETS 1024
 #define API_FAILS_PER_S  20
 
@@ -33,5 +34,9 @@ void api_access_init(api_access *a, const char *const *keys, int n);
 void api_access_release(api_access *a);
 /* True when the exchange may go on; else it is answered (400, 401, 429). */
 bool api_access_check(api_access *a, api_exchange *x);
+/* What keeps the blocks of this exchange's client to itself in the prefix cache: depends on its key, when keys are asked
+ * for, and on `text` (at most API_SALT_MAX bytes; NULL = none). */
+void api_access_salt(const api_access *a, api_exchange *x, const char *text,
+                     uint8_t out[TP_HASH128_BYTES]);
 
 #endif

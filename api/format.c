@@ -18,11 +18,15 @@ void api_put_head(api_gen *g, tp_buf *out, const char *object)
 
 void api_put_usage(const api_gen *g, tp_buf *out)
 {
+    int64_t cached = 0;
+
+    for (int i = 0; i < g->n_prompts; i++)
+        cached += g->prompts[i].n_cached;
     tp_buf_printf(out,
                   "{\"prompt_tokens\":%lld,\"completion_tokens\":%lld,\"total_tokens\":%lld,"
-                  "\"prompt_tokens_details\":{\"cached_tokens\":0}}",
+                  "\"prompt_tokens_details\":{\"cached_tokens\":%lld}}",
                   (long long)g->prompt_tokens, (long long)g->completion_tokens,
-                  (long long)(g->prompt_tokens + g->completion_tokens));
+                  (long long)(g->prompt_tokens + g->completion_tokens), (long long)cached);
 }
 
 const char *api_finish_word(const api_choice *c)

@@ -214,6 +214,7 @@ static tp_status submit(api_gen *g, api_prompt *p)
 
     if (d.sampling.min_tokens > d.sampling.max_tokens)
         d.sampling.min_tokens = d.sampling.max_tokens; /* capped by the rest of the context */
+    api_access_salt(&g->server->access, g->exchange, q->cache_salt, d.cache_salt);
     return rt_engine_submit(g->engine, &d, &p->request);
 }
 
@@ -277,6 +278,7 @@ static void take_prompt_event(api_gen *g, api_choice *c, const rt_event *ev)
 
 static void take_event(api_gen *g, api_choice *c, const rt_event *ev)
 {
+    g->prompts[(c - g->choices) / g->params.n].n_cached = ev->n_cached;
     switch (ev->kind) {
     case RT_EVENT_PROMPT: take_prompt_event(g, c, ev); return;
     case RT_EVENT_TOKEN:

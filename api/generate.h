@@ -14,6 +14,7 @@ typedef struct api_prompt {
     rt_tokens tokens;
     tp_buf text; /* for echo */
     rt_request *request;
+    int32_t n_cached; /* tokens found in the prefix cache, as the events say */
 } api_prompt;
 
 /* One choice while it is being generated. */

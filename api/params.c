@@ -14,6 +14,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "api/access.h"
+
 #define INT64_BEYOND 9223372036854775807.0 /* rounds to 2^63 */
 #define VALUES_MAX   1000000               /* of a body: a parsed value takes about 83 bytes */
 
@@ -154,6 +156,20 @@ static bool read_model(reader *r, const char *name, const tp_json *v)
     if (tp_json_kind(v) != TP_JSON_STRING)
         return wrong_type(r->problem, name, "a string", v);
     r->p->model = tp_json_string(v);
+    return true;
+}
+
+static bool read_cache_salt(reader *r, const char *name, const tp_json *v)
+{
+    const char *salt = tp_json_string(v);
+
+    if (salt == NULL)
+        return wrong_type(r->problem, name, "a string", v);
+    if (*salt == '\0' || strlen(salt) > API_SALT_MAX)
+        return api_refuse(r->problem, 400, "invalid_value", name,
+                          "%s: expected a string of 1 to %d bytes, found %zu", name, API_SALT_MAX,
+                          strlen(salt));
+    r->p->cache_salt = salt;
     return true;
 }
 
@@ -514,7 +530,7 @@ static const row k_rows[] = {
     U("audio", IN_CHAT),
     U("bad_words", IN_BOTH),
     C("best_of", IN_TEXT, read_best_of),
-    U("cache_salt", IN_BOTH),
+    C("cache_salt", IN_BOTH, read_cache_salt),
     U("chat_template", IN_CHAT),
     C("chat_template_kwargs", IN_CHAT, read_kwargs),
     B("continue_final_message", IN_CHAT, continue_final_message),

@@ -50,6 +50,7 @@ typedef struct api_params {
     int32_t allowed[RT_ALLOWED_MAX];
     int n_allowed;
     bool has_allowed;
+    const char *cache_salt;                    /* NULL = none */
     const tp_json *messages, *prompt, *kwargs; /* borrowed from the body */
 } api_params;
 

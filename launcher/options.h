@@ -48,7 +48,7 @@ typedef struct launch_options {
     int64_t max_num_seqs, max_num_batched_tokens, block_size, kv_cache_memory_bytes;
     int64_t max_num_queued_reqs, max_num_queued_tokens;
     double gpu_memory_utilization, watermark;
-    bool async_scheduling, enforce_eager;
+    bool async_scheduling, enforce_eager, enable_prefix_caching;
     launch_list cudagraph_capture_sizes;
     int capture_sizes[LAUNCH_CAPTURES_MAX],
         n_capture_sizes; /* the numbers of that list, ascending */

@@ -120,6 +120,10 @@ const launch_row launch_rows[] = {
         "--max-num-seqs."),
     INT(NULL, "block-size", "page-size", block_size, "16", 16, 256,
         "Tokens per KV cache block, a multiple of 16."),
+    {NULL, "enable-prefix-caching", NULL, LAUNCH_TYPE_BOOL, AT(enable_prefix_caching), "true", 0, 0,
+     NULL, 0,
+     "Begin a prompt behind the blocks of its beginning that are still in the KV cache; the text is "
+     "the same. Clients with different API keys, or cache_salt, share nothing."},
     BYTES(NULL, "kv-cache-memory-bytes", NULL, kv_cache_memory_bytes, "0", 4096 * TEBI,
           "Size of the KV cache of each rank (4GiB, 512M); 0 takes a share of free memory, at most "
           "1 GiB for all ranks of a host."),
@@ -205,7 +209,6 @@ const launch_row launch_rows[] = {
 
     IGNORED_FLAG("trust-remote-code"),
     IGNORED_FLAG("enable-chunked-prefill"),
-    IGNORED_FLAG("enable-prefix-caching"),
     IGNORED_FLAG("disable-log-stats"),
     IGNORED_FLAG("disable-custom-all-reduce"),
     IGNORED_FLAG("enable-prompt-tokens-details"),

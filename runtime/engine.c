@@ -46,8 +46,10 @@ static tp_status create_scheduler(rt_engine *e)
                            .max_tokens = s->max_num_batched_tokens,
                            .block_tokens = s->block_tokens,
                            .n_blocks = s->n_blocks,
-                           .watermark = s->watermark};
+                           .watermark = s->watermark,
+                           .namer = e->prefix_caching ? &e->namer : NULL};
 
+    rt_block_namer_init(&e->namer, s->block_tokens);
     TP_TRY(rt_sched_create(&e->sched, &so));
     TP_TRY(rt_plan_writer_init(&e->writer, e->plan_bytes_max, (uint32_t)s->max_num_seqs));
     return rt_pipe_init(&e->pipe, e->overlapped ? RT_PIPE_STEPS : 1, e->writer.cap, s->max_num_seqs,
@@ -172,6 +174,7 @@ tp_status rt_engine_create(rt_engine **out, const rt_engine_options *opt, kern_b
         return TP_FAIL(TP_ERR_NOMEM, "engine");
     e->be = be;
     e->overlapped = !opt->sync_scheduling;
+    e->prefix_caching = !opt->no_prefix_caching;
     init_shared(e);
     st = create_in_order(e, opt, world);
     if (st != TP_OK) {
@@ -318,12 +321,18 @@ tp_status rt_engine_submit(rt_engine *e, const rt_request_desc *d, rt_request **
 {
     const rt_settled *s = &e->settled;
     rt_request *r;
+    tp_status st;
 
     TP_TRY(check_desc(e, d));
     TP_TRY(check_queue(e, d));
     TP_TRY(
         rt_request_create(&r, e, e->tokenizer, d,
                           (int32_t)((s->max_model_len + s->block_tokens - 1) / s->block_tokens)));
+    st = e->prefix_caching ? rt_request_name_blocks(r, &e->namer) : TP_OK;
+    if (st != TP_OK) {
+        rt_request_unref(r);
+        return st;
+    }
     pthread_mutex_lock(&e->inbox.lock);
     if (e->inbox.draining) {
         pthread_mutex_unlock(&e->inbox.lock);

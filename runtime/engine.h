@@ -25,6 +25,7 @@
 #define RT_BIAS_MAX         1024
 #define RT_ALLOWED_MAX      1024
 #define RT_CHOICES_MAX      128
+#define RT_CACHE_SALT_BYTES 16
 #define RT_OUTBOX_BYTES     (256 * 1024) /* a client further behind than this is cut off */
 
 typedef struct rt_engine rt_engine;
@@ -44,6 +45,7 @@ typedef struct rt_engine_options {
     double watermark;              /* share of blocks kept free at admission; < 0 = 0.01 */
     int max_num_queued_reqs;       /* 0 = default (4 * max_num_seqs, at least 256) */
     int64_t max_num_queued_tokens; /* 0 = no limit */
+    bool no_prefix_caching;        /* compute every prompt from its first token on */
     bool sync_scheduling;          /* plan a step only when the one before is done */
     const char *comm;              /* "auto", "self", "mpi", "shm"; on devices also "nccl", "p2p" */
     const void
@@ -133,6 +135,8 @@ typedef struct rt_request_desc {
     int n_bias;
     const int32_t *allowed; /* NULL = all */
     int n_allowed;
+    uint8_t cache_salt
+        [RT_CACHE_SALT_BYTES]; /* requests find each other's blocks only when it is the same */
     /* Called by the scheduler when events wait and the reader had emptied the box (or it is half full, when
      * `batched`), and at the end.  Must not block or call back into the engine. */
     void (*notify)(void *ctx);
@@ -176,6 +180,7 @@ typedef struct rt_event {
     rt_finish finish;   /* FINISH */
     int32_t stop_token; /* FINISH by a stop id that is not eos; else -1 */
     int stop_string;    /* FINISH by stop[i]; else -1 */
+    int32_t n_cached;   /* tokens of the prompt that were found in the prefix cache */
     const char *
         error_code; /* ERROR: "shutdown", "rank_lost", "engine_dead", "internal_error", "slow_client" */
 } rt_event;

@@ -46,8 +46,10 @@ struct rt_engine {
     /* rank 0 */
     rt_tokenizer *tokenizer; /* owned */
     rt_template *template_;  /* owned; NULL = none */
-    rt_sched *sched;         /* owned */
-    bool overlapped;         /* a thread of its own plans ahead */
+    bool prefix_caching;
+    rt_block_namer namer; /* constant after start */
+    rt_sched *sched;      /* owned */
+    bool overlapped;      /* a thread of its own plans ahead */
     rt_pipe pipe;
     atomic_int failed; /* tp_status of the step that could not be executed */
     pthread_mutex_t

@@ -183,6 +183,7 @@ static void publish_stats(rt_engine *e)
     e->stats.running = rt_sched_running(e->sched);
     e->stats.waiting = rt_sched_waiting(e->sched);
     e->stats.preemptions = rt_sched_preemptions(e->sched);
+    rt_sched_prefix_counts(e->sched, &e->stats.prefix_queries, &e->stats.prefix_hits);
     e->stats.blocks_used = rt_block_pool_total(pool) - rt_block_pool_free_count(pool);
     pthread_mutex_lock(&e->stats_lock);
     e->published = e->stats;

@@ -223,6 +223,8 @@ static void deliver_result(rt_engine *e, const rt_scheduled *p, const rt_step_re
         rt_output_prompt(&e->output, c, res);
         return;
     }
+    if (res->token >= 0)
+        rt_sched_learn(e->sched, &c->seq, res->token);
     end = rt_output_token(&e->output, c, res);
     TP_ASSERT(end.finish != RT_FINISH_NONE || !p->last);
     if (end.finish != RT_FINISH_NONE)

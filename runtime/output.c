@@ -102,6 +102,7 @@ static rt_event token_event(rt_event_kind kind, const rt_choice *c, const rt_ste
                       .logprob = res->logprob,
                       .top = res->top,
                       .n_top = res->n_top,
+                      .n_cached = c->request->choices[0].seq.n_cached,
                       .stop_token = -1,
                       .stop_string = -1};
 }
@@ -218,6 +219,7 @@ void rt_output_finish(rt_output *o, rt_choice *c, const rt_ending *end)
                    .choice = c->index,
                    .token = -1,
                    .finish = end->finish,
+                   .n_cached = c->request->choices[0].seq.n_cached,
                    .stop_token = end->stop_token,
                    .stop_string = end->stop_string,
                    .error_code = end->error_code};

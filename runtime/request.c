@@ -21,7 +21,7 @@ typedef struct record_head {
     uint8_t kind, finish, hidden, n_top;
     int32_t choice, token;
     float logprob;
-    int32_t stop_token, stop_string;
+    int32_t stop_token, stop_string, n_cached;
     const char *error_code; /* static string */
 } record_head;
 
@@ -125,7 +125,48 @@ tp_status rt_request_create(rt_request **out, rt_engine *e, const rt_tokenizer *
         return TP_REJECT(TP_ERR_NOMEM, "out of memory for a request of %d tokens", d->n_prompt);
     }
     r->n_open = d->n;
+    r->blocks_max = blocks_max;
     *out = r;
+    return TP_OK;
+}
+
+/* Names of the prompt's full blocks; the tokens behind them are the tail. */
+static void name_prompt(const rt_request_desc *d, const rt_block_namer *n, rt_seq *q)
+{
+    q->n_named = d->n_prompt / n->block_tokens;
+    q->n_tail = d->n_prompt % n->block_tokens;
+    q->names[0] = rt_block_namer_root(n, d->cache_salt, sizeof d->cache_salt);
+    for (int32_t i = 0; i < q->n_named; i++)
+        q->names[i + 1] =
+            rt_block_namer_next(n, &q->names[i], d->prompt + (size_t)i * (size_t)n->block_tokens);
+    memcpy(q->tail, d->prompt + (d->n_prompt - q->n_tail), sizeof *q->tail * (size_t)q->n_tail);
+}
+
+tp_status rt_request_name_blocks(rt_request *r, const rt_block_namer *n)
+{
+    const rt_request_desc *d = &r->desc;
+    size_t tokens = (size_t)d->n_prompt + (size_t)d->sampling.max_tokens;
+    size_t blocks = tokens / (size_t)n->block_tokens;
+
+    blocks = blocks < (size_t)r->blocks_max ? blocks : (size_t)r->blocks_max;
+    for (int i = 0; i < d->n; i++) {
+        rt_seq *q = &r->choices[i].seq;
+
+        q->names = tp_arena_alloc(&r->arena, (blocks + 1) * sizeof *q->names);
+        q->tail = tp_arena_alloc(&r->arena, (size_t)n->block_tokens * sizeof *q->tail);
+        if (q->names == NULL || q->tail == NULL)
+            return TP_REJECT(TP_ERR_NOMEM, "out of memory for a request of %d tokens", d->n_prompt);
+    }
+    name_prompt(d, n, &r->choices[0].seq);
+    for (int i = 1; i < d->n; i++) {
+        const rt_seq *first = &r->choices[0].seq;
+        rt_seq *q = &r->choices[i].seq;
+
+        q->n_named = first->n_named;
+        q->n_tail = first->n_tail;
+        memcpy(q->names, first->names, sizeof *q->names * (size_t)(q->n_named + 1));
+        memcpy(q->tail, first->tail, sizeof *q->tail * (size_t)q->n_tail);
+    }
     return TP_OK;
 }
 
@@ -191,6 +232,7 @@ void rt_request_push(rt_request *r, const rt_event *ev)
                      .logprob = ev->logprob,
                      .stop_token = ev->stop_token,
                      .stop_string = ev->stop_string,
+                     .n_cached = ev->n_cached,
                      .error_code = ev->error_code};
     size_t tops = (size_t)ev->n_top * sizeof *ev->top;
     size_t bytes = (sizeof h + tops + ev->text_len + 7) & ~(size_t)7;
@@ -244,6 +286,7 @@ bool rt_request_next(rt_request *r, rt_event *ev)
                      .finish = (rt_finish)h.finish,
                      .stop_token = h.stop_token,
                      .stop_string = h.stop_string,
+                     .n_cached = h.n_cached,
                      .error_code = h.error_code};
     return true;
 }

@@ -42,6 +42,7 @@ struct rt_request {
 
     rt_request_desc desc; /* pointers are to our copies */
     rt_choice *choices;   /* [desc.n] */
+    int32_t blocks_max;   /* of a choice */
     int n_open;           /* choices not finished; this and what follows: scheduler */
     int n_under_way;      /* times that the steps under way name a choice */
     size_t promised;      /* most bytes of the records that their results will become */
@@ -65,6 +66,8 @@ struct rt_request {
 /* Copies everything in d; `held_max` and text sizes follow from the tokenizer.  One reference for the reader. */
 TP_MUST_USE tp_status rt_request_create(rt_request **out, rt_engine *e, const rt_tokenizer *t,
                                         const rt_request_desc *d, int32_t blocks_max);
+/* Gives the choices their part in the prefix cache.  Any thread, before the scheduler sees the request. */
+TP_MUST_USE tp_status rt_request_name_blocks(rt_request *r, const rt_block_namer *n);
 void rt_request_ref(rt_request *r);
 void rt_request_unref(rt_request *r); /* frees at zero */
 

@@ -51,7 +51,7 @@ BOOLEANS = {
     "add_generation_prompt": (CHAT,), "continue_final_message": (CHAT,), "parallel_tool_calls": (CHAT,),
 }
 STRINGS = {
-    "user": BOTH, "safety_identifier": BOTH, "prompt_cache_key": BOTH, "service_tier": BOTH,
+    "user": BOTH, "cache_salt": BOTH, "safety_identifier": BOTH, "prompt_cache_key": BOTH, "service_tier": BOTH,
     "reasoning_effort": (CHAT,), "verbosity": (CHAT,), "model": BOTH,
 }
 OBJECTS = {"metadata": BOTH, "stream_options": BOTH, "logit_bias": BOTH, "response_format": BOTH,
@@ -75,7 +75,6 @@ UNSUPPORTED = {
     "regex": (BOTH, '"x"'),
     "structured_outputs": (BOTH, '{"choice":["a"]}'),
     "bad_words": (BOTH, '["a"]'),
-    "cache_salt": (BOTH, '"salt"'),
     "best_of": ((TEXT,), "2"),
     "priority": (BOTH, "1"),
 }
@@ -124,6 +123,9 @@ for key, paths in STRINGS.items():
     for where in paths:
         for wrong in ["5", "true", "[]", "{}", '["x"]']:
             add_value(where, key, wrong, "invalid_type")
+for where in BOTH:
+    add_value(where, "cache_salt", '""', "invalid_value")
+    add_value(where, "cache_salt", '"%s"' % ("x" * 257), "invalid_value")
 for key, paths in OBJECTS.items():
     for where in paths:
         for wrong in ["5", "true", '"x"', "[]", "[{}]"]:

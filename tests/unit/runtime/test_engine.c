@@ -25,7 +25,8 @@ typedef struct fixture {
     rt_engine *engine;
     pthread_t thread;
     tp_status run_status;
-    bool sync; /* no scheduler thread */
+    bool sync;     /* no scheduler thread */
+    bool uncached; /* no prefix cache */
 } fixture;
 
 static fixture g;
@@ -38,7 +39,7 @@ typedef struct answer {
     char text[4][4096];
     rt_finish finish[4];
     double logprobs[4]; /* sum of all that came, tops included */
-    int n_prompt;
+    int n_prompt, n_cached;
     char error[32];
 } answer;
 
@@ -88,6 +89,7 @@ static void create_engine(int64_t kv_bytes, int queue)
                              .max_num_queued_reqs = queue,
                              .watermark = -1,
                              .sync_scheduling = g.sync,
+                             .no_prefix_caching = g.uncached,
                              .dtype = "float32",
                              .comm = "self"};
 
@@ -178,6 +180,7 @@ static bool poll(answer *a)
         if (ev.kind == RT_EVENT_TOKEN)
             a->ids[c][a->n[c]++] = ev.token;
         a->n_prompt += ev.kind == RT_EVENT_PROMPT;
+        a->n_cached = ev.n_cached;
         if (ev.kind != RT_EVENT_FINISH && !isnan(ev.logprob))
             a->logprobs[c] += (double)ev.logprob;
         for (int k = 0; k < ev.n_top; k++)
@@ -550,10 +553,96 @@ static void test_rows_for_nothing(void **state)
     rt_engine_drain(g.engine, 0); /* the last step is back when the engine has ended */
     assert_int_equal(pthread_join(g.thread, NULL), 0);
     rt_engine_stats(g.engine, &s);
-    rows = s.iteration_tokens.sum - rows - d.n_prompt - a.n[0] + 1;
+    rows = s.iteration_tokens.sum - rows - (d.n_prompt - a.n_cached) - a.n[0] + 1;
     assert_true(rows == 0 || (rows == 1 && !g.sync));
     rt_engine_destroy(g.engine);
     g.be->ops->close(g.be);
+}
+
+/* ---- prefix cache ---- */
+
+/* Each request, and then one whose prompt begins with that one and its answer. */
+static void run_turns(answer first[MANY], answer second[MANY], int blocks)
+{
+    rt_stats s;
+
+    start_engine(bytes_of_blocks(blocks), 0);
+    for (int i = 0; i < MANY; i++)
+        assert_int_equal(submit_mixed(&first[i], i), TP_OK);
+    for (int i = 0; i < MANY; i++)
+        finish(&first[i]);
+    for (int i = MANY - 1; i >= 0; i--) { /* a small cache holds what came last */
+        int32_t prompt[TOKENS_MAX];
+        rt_request_desc d = make_desc(i, prompt);
+
+        memcpy(prompt + d.n_prompt, first[i].ids[0], sizeof *prompt * (size_t)first[i].n[0]);
+        d.n_prompt += first[i].n[0];
+        d.sampling.max_tokens = 10;
+        d.sampling.n_logprobs = 2;
+        if (i % 4 == 2)
+            d.sampling.n_prompt_logprobs = 2;
+        d.n = 1 + i % 2;
+        memset(&second[i], 0, sizeof second[i]);
+        assert_int_equal(rt_engine_submit(g.engine, &d, &second[i].r), TP_OK);
+    }
+    for (int i = 0; i < MANY; i++)
+        finish(&second[i]);
+    assert_idle();
+    rt_engine_stats(g.engine, &s);
+    print_message("    %s: %.0f tokens computed, %llu of %llu tokens of prompts found, %llu "
+                  "preemptions\n",
+                  g.uncached ? "without" : "with", s.iteration_tokens.sum,
+                  (unsigned long long)s.prefix_hits, (unsigned long long)s.prefix_queries,
+                  (unsigned long long)s.preemptions);
+    assert_true(!g.uncached || s.prefix_hits == 0);
+    stop_engine();
+}
+
+static void test_same_text_with_prefix_cache(void **state)
+{
+    static answer first[2][MANY], second[2][MANY];
+
+    (void)state;
+    for (int blocks = 9; blocks < 100; blocks += 55) {
+        int found = 0;
+
+        for (int way = 0; way < 2; way++) {
+            g.uncached = way == 0;
+            run_turns(first[way], second[way], blocks);
+        }
+        for (int i = 0; i < MANY; i++) {
+            for (int c = 0; c < (i % 3 == 2 ? 2 : 1); c++) {
+                assert_same(&first[1][i], c, &first[0][i], c);
+                assert_true(first[1][i].logprobs[c] == first[0][i].logprobs[c]);
+            }
+            for (int c = 0; c < 1 + i % 2; c++) {
+                assert_same(&second[1][i], c, &second[0][i], c);
+                assert_true(second[1][i].logprobs[c] == second[0][i].logprobs[c]);
+            }
+            assert_int_equal(second[1][i].n_prompt, second[0][i].n_prompt);
+            assert_int_equal(second[0][i].n_cached, 0);
+            found += second[1][i].n_cached > 0;
+        }
+        assert_true(found > 0 || blocks < 20);
+    }
+}
+
+static void test_salts_do_not_meet(void **state)
+{
+    static answer a;
+    int32_t prompt[TOKENS_MAX];
+    rt_request_desc d = make_desc(4, prompt); /* 33 tokens */
+
+    (void)state;
+    start_engine(bytes_of_blocks(64), 0);
+    for (int i = 0; i < 4; i++) {
+        d.cache_salt[RT_CACHE_SALT_BYTES - 1] = (uint8_t)(i / 2);
+        memset(&a, 0, sizeof a);
+        assert_int_equal(rt_engine_submit(g.engine, &d, &a.r), TP_OK);
+        finish(&a);
+        assert_int_equal(a.n_cached, i % 2 == 0 ? 0 : 32);
+    }
+    stop_engine();
 }
 
 /* A row from which no token can be drawn ends its own choice, not the engine, whose next step is already planned. */
@@ -705,6 +794,8 @@ int main(void)
         cmocka_unit_test(test_submit_without_memory),
         cmocka_unit_test(test_same_text_ahead_and_not),
         cmocka_unit_test(test_rows_for_nothing),
+        cmocka_unit_test(test_same_text_with_prefix_cache),
+        cmocka_unit_test(test_salts_do_not_meet),
         cmocka_unit_test(test_no_token_ends_one_choice),
         cmocka_unit_test(test_full_box_holds_back),
         cmocka_unit_test(test_failure_of_a_step),
