@@ -14,7 +14,6 @@
  * or waits for a kernel that only ncclCommAbort() ends.  Leaf; calls under it do not block (the communicator is
  * non-blocking), but for the abort itself, after which nobody wants it.
  */
-#include <nccl.h>
 #include <pthread.h>
 #include <stdint.h>
 #include <string.h>
@@ -22,6 +21,7 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "base/mem.h"
+#include "comm/nccl/nccl_load.h"
 #include "comm/p2p/p2p_reducer.h"
 
 #define START_MS 120000 /* deadline of the start when the group has none */
@@ -29,15 +29,10 @@
 
 enum { WAY_PLAIN, WAY_SYMM };
 
-#if NCCL_VERSION_CODE >= NCCL_VERSION(2, 27, 3)
-#    define HAVE_WINDOWS 1
-#else
-#    define HAVE_WINDOWS 0
-#endif
-
 typedef struct nccl_reducer {
     comm_reducer base;
     comm_group *g; /* borrowed */
+    const comm_nccl_lib *lib;
     kern_dev *dev;
     kern_stream stream;
     pthread_mutex_t lock;
@@ -45,7 +40,7 @@ typedef struct nccl_reducer {
     float *window;   /* owned: ncclMemAlloc */
     size_t window_bytes;
     bool symm; /* the window is registered, and right */
-#if HAVE_WINDOWS
+#if COMM_NCCL_HAVE_WINDOWS
     ncclWindow_t handle;
 #endif
 } nccl_reducer;
@@ -58,10 +53,10 @@ static nccl_reducer *self_of(comm_reducer *r)
 /* A failed call, in NCCL's words. */
 static tp_status say(const nccl_reducer *n, const char *what, ncclResult_t rc)
 {
-    const char *more = ncclGetLastError(n->comm);
+    const char *more = n->lib->GetLastError(n->comm);
 
     return TP_REJECT(TP_ERR_DEVICE, "NCCL on rank %d: %s: %s%s%s", comm_rank(n->g), what,
-                     ncclGetErrorString(rc), more != NULL && more[0] != '\0' ? ": " : "",
+                     n->lib->GetErrorString(rc), more != NULL && more[0] != '\0' ? ": " : "",
                      more != NULL ? more : "");
 }
 
@@ -69,7 +64,7 @@ static void abort_locked(nccl_reducer *n)
 {
     (void)pthread_mutex_lock(&n->lock);
     if (n->comm != NULL)
-        (void)ncclCommAbort(n->comm);
+        (void)n->lib->CommAbort(n->comm);
     n->comm = NULL;
     (void)pthread_mutex_unlock(&n->lock);
 }
@@ -82,7 +77,7 @@ static tp_status settle(nccl_reducer *n, const char *what, ncclResult_t rc, int6
     while (rc == ncclInProgress || rc == ncclSuccess) {
         ncclResult_t now = ncclSuccess;
 
-        rc = ncclCommGetAsyncError(n->comm, &now);
+        rc = n->lib->CommGetAsyncError(n->comm, &now);
         if (rc == ncclSuccess && now == ncclSuccess)
             return TP_OK;
         rc = rc == ncclSuccess ? now : rc;
@@ -108,13 +103,13 @@ static int64_t patience(const nccl_reducer *n)
 
 static void close_window(nccl_reducer *n)
 {
-#if HAVE_WINDOWS
+#if COMM_NCCL_HAVE_WINDOWS
     if (n->handle != NULL && n->comm != NULL)
-        (void)ncclCommWindowDeregister(n->comm, n->handle);
+        (void)n->lib->CommWindowDeregister(n->comm, n->handle);
     n->handle = NULL;
-#endif
     if (n->window != NULL)
-        (void)ncclMemFree(n->window);
+        (void)n->lib->MemFree(n->window);
+#endif
     n->window = NULL;
     n->symm = false;
 }
@@ -128,8 +123,9 @@ static void nccl_destroy(comm_reducer *r)
     if (comm_aborted(n->g) || kern_dev_sync(n->dev, n->stream) != TP_OK)
         abort_locked(n);
     close_window(n);
-    if (n->comm != NULL && settle(n, "finalize", ncclCommFinalize(n->comm), patience(n)) == TP_OK) {
-        (void)ncclCommDestroy(n->comm);
+    if (n->comm != NULL &&
+        settle(n, "finalize", n->lib->CommFinalize(n->comm), patience(n)) == TP_OK) {
+        (void)n->lib->CommDestroy(n->comm);
         n->comm = NULL;
     }
     abort_locked(n);
@@ -146,7 +142,7 @@ static tp_status share_id(nccl_reducer *n, ncclUniqueId *id)
 
     memset(id, 0, sizeof *id);
     if (comm_rank(n->g) == 0) {
-        rc = ncclGetUniqueId(id);
+        rc = n->lib->GetUniqueId(id);
         st = rc == ncclSuccess ? TP_OK : say(n, "unique id", rc);
     }
     TP_TRY(comm_device_agree(n->g, st));
@@ -162,7 +158,7 @@ static tp_status connect(nccl_reducer *n)
 
     TP_TRY(share_id(n, &id));
     config.blocking = 0;
-    rc = ncclCommInitRankConfig(&n->comm, comm_size(n->g), id, comm_rank(n->g), &config);
+    rc = n->lib->CommInitRankConfig(&n->comm, comm_size(n->g), id, comm_rank(n->g), &config);
     st = n->comm != NULL ? settle(n, "init", rc, patience(n)) : say(n, "init", rc);
     return comm_device_agree(n->g, st);
 }
@@ -170,18 +166,24 @@ static tp_status connect(nccl_reducer *n)
 /* Without it there is still plain NCCL: only a dead group is an error. */
 static tp_status open_window(nccl_reducer *n, size_t bytes)
 {
-#if HAVE_WINDOWS
+#if COMM_NCCL_HAVE_WINDOWS
     size_t room = (bytes + NCCL_WIN_REQUIRED_ALIGNMENT - 1) / NCCL_WIN_REQUIRED_ALIGNMENT *
                   NCCL_WIN_REQUIRED_ALIGNMENT;
     void *p = NULL;
-    ncclResult_t rc = ncclMemAlloc(&p, room);
-    tp_status st = rc == ncclSuccess ? TP_OK : say(n, "memory for a window", rc);
+    ncclResult_t rc = ncclSuccess;
+    tp_status st = n->lib->has_windows
+                       ? TP_OK
+                       : TP_REJECT(TP_ERR_UNSUPPORTED, "this NCCL has no symmetric windows");
 
+    if (st == TP_OK) {
+        rc = n->lib->MemAlloc(&p, room);
+        st = rc == ncclSuccess ? TP_OK : say(n, "memory for a window", rc);
+    }
     n->window = p;
     n->window_bytes = room;
     st = comm_device_agree(n->g, st);
     if (st == TP_OK) {
-        rc = ncclCommWindowRegister(n->comm, p, room, &n->handle, NCCL_WIN_COLL_SYMMETRIC);
+        rc = n->lib->CommWindowRegister(n->comm, p, room, &n->handle, NCCL_WIN_COLL_SYMMETRIC);
         st = settle(n, "register a window", rc, patience(n));
         if (st == TP_OK && n->handle == NULL)
             st = TP_REJECT(TP_ERR_UNSUPPORTED, "NCCL offers no symmetric windows here");
@@ -203,10 +205,13 @@ static tp_status nccl_create(comm_reducer **out, comm_group *g, const comm_devic
                              size_t window_bytes, int64_t timeout_ms)
 {
     nccl_reducer *n = tp_calloc(1, sizeof *n);
+    const comm_nccl_lib *lib = NULL;
     tp_status st = n != NULL ? TP_OK : TP_FAIL(TP_ERR_NOMEM, "NCCL reducer");
 
     if (st == TP_OK && d->dev == NULL)
         st = TP_REJECT(TP_ERR_UNSUPPORTED, "the backend has no device");
+    if (st == TP_OK)
+        st = comm_nccl_load(&lib);
     st = comm_device_agree(g, st);
     if (st != TP_OK) {
         tp_free(n);
@@ -214,6 +219,7 @@ static tp_status nccl_create(comm_reducer **out, comm_group *g, const comm_devic
     }
     n->base = (comm_reducer){.ops = &comm_nccl_ops, .timeout_ms = timeout_ms};
     n->g = g;
+    n->lib = lib;
     n->dev = d->dev;
     n->stream = d->stream;
     (void)pthread_mutex_init(&n->lock, NULL);
@@ -260,8 +266,8 @@ static tp_status all_reduce(nccl_reducer *n, const float *in, float *out, int64_
     if (n->comm == NULL) {
         st = TP_REJECT(TP_ERR_COMM, "NCCL on rank %d was told to abort", comm_rank(n->g));
     } else {
-        rc = ncclAllReduce(in, out, (size_t)count, ncclFloat32, ncclSum, n->comm,
-                           (cudaStream_t)n->stream);
+        rc = n->lib->AllReduce(in, out, (size_t)count, ncclFloat32, ncclSum, n->comm,
+                               (cudaStream_t)n->stream);
         st = rc == ncclSuccess ? TP_OK : settle(n, "all-reduce", rc, patience(n));
     }
     (void)pthread_mutex_unlock(&n->lock);
@@ -296,7 +302,7 @@ static tp_status nccl_poll(comm_reducer *r)
     if (n->comm == NULL) {
         st = TP_REJECT(TP_ERR_COMM, "NCCL on rank %d was told to abort", comm_rank(n->g));
     } else {
-        rc = ncclCommGetAsyncError(n->comm, &now);
+        rc = n->lib->CommGetAsyncError(n->comm, &now);
         rc = rc == ncclSuccess ? now : rc;
         if (rc != ncclSuccess && rc != ncclInProgress)
             st = say(n, "all-reduce", rc);

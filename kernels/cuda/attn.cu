@@ -134,6 +134,15 @@ tp_status kern_cuda_attn(const kern_attn_args *a, int n_sm, kern_stream s)
     return tp_launched("attn");
 }
 
+extern "C" int kern_cuda_programmatic;
+int kern_cuda_programmatic;
+static bool g_can_be_programmatic;
+
+void kern_cuda_set_programmatic(bool on)
+{
+    kern_cuda_programmatic = on && g_can_be_programmatic;
+}
+
 /* Attention is all that needs more shared memory than there is without asking. */
 tp_status kern_cuda_prepare(const kern_dev_props *p)
 {
@@ -143,6 +152,7 @@ tp_status kern_cuda_prepare(const kern_dev_props *p)
         return TP_FAIL(TP_ERR_UNSUPPORTED,
                        "%s has %d bytes of shared memory per block, attention needs %d", p->name,
                        p->max_smem_per_block, SMEM_BYTES);
+    g_can_be_programmatic = p->cc >= 90;
     e = kern_attn_decode_prepare();
     if (e == 0)
         e = kern_attn_prefill_prepare();

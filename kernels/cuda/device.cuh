@@ -36,13 +36,33 @@
     T *name = reinterpret_cast<T *>(tp_dyn_smem)
 #define TP_SPIN_PAUSE()          __nanosleep(20)
 #define TP_LAUNCH(kernel, grid, block, smem, stream, ...)                                          \
-    (kernel<<<(grid), (block), (smem), (cudaStream_t)(stream)>>>(__VA_ARGS__))
+    tp_launch(kernel, grid, block, smem, (cudaStream_t)(stream), __VA_ARGS__)
 /* What the launches since the last call ran into: 0, or a code for tp_launch_error_name(). */
 #define TP_LAUNCH_STATUS()       ((int)cudaGetLastError())
 #define TP_LAUNCH_ERROR_NAME(e)  cudaGetErrorName((cudaError_t)(e))
 /* Lets a kernel have more dynamic shared memory than 48 KiB. */
 #define TP_ALLOW_SMEM(kernel, bytes)                                                               \
     ((int)cudaFuncSetAttribute((const void *)(kernel), cudaFuncAttributeMaxDynamicSharedMemorySize, (int)(bytes)))
+
+extern "C" int kern_cuda_programmatic; /* launch.h: kern_cuda_set_programmatic */
+
+/* Errors are for TP_LAUNCH_STATUS(). */
+template <typename... P, typename... A>
+static inline void tp_launch(void (*kernel)(P...), dim3 grid, dim3 block, size_t smem, cudaStream_t stream, A &&...args)
+{
+    cudaLaunchAttribute attr = {};
+    cudaLaunchConfig_t config = {};
+
+    attr.id = cudaLaunchAttributeProgrammaticStreamSerialization;
+    attr.val.programmaticStreamSerializationAllowed = 1;
+    config.gridDim = grid;
+    config.blockDim = block;
+    config.dynamicSmemBytes = smem;
+    config.stream = stream;
+    config.attrs = &attr;
+    config.numAttrs = kern_cuda_programmatic != 0 ? 1 : 0;
+    (void)cudaLaunchKernelEx(&config, kernel, static_cast<A &&>(args)...);
+}
 
 #else
 

@@ -53,6 +53,11 @@ tp_status kern_cuda_topk(const kern_topk_args *a, kern_stream s);
 tp_status kern_cuda_chunk_stats(const kern_chunk_args *a, kern_stream s);
 tp_status kern_cuda_draw(const kern_draw_args *a, kern_stream s);
 
+/* Programmatic launches, on sm_90 and later: a kernel's blocks may start while those of the kernel before still run, and
+ * wait (tp_grid_wait) before they read.  Off until a GPU has shown what they gain (bench_gpu step).  Between launches;
+ * a recorded graph keeps what was set when it was recorded. */
+void kern_cuda_set_programmatic(bool on);
+
 /* Sets what a kernel may use beyond the defaults (dynamic shared memory); once per device, before the first launch. */
 tp_status kern_cuda_prepare(const kern_dev_props *p);
 

@@ -11,6 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "kernels/cuda/emu/emu_control.h"
 #include "kernels/cuda/ptx.cuh"
 
 /* ---- synchronisation that is missing ---- */
@@ -249,6 +250,15 @@ template <bool BROKEN> TP_KERNEL(32) epoch_compared_for_equality(int *out, const
     out[threadIdx.x] = 1;
 }
 
+/* No mark: the launch is named. */
+template <bool BROKEN> TP_KERNEL(32) block_left_early(int *out)
+{
+    out[threadIdx.x] = 1;
+    if (BROKEN && blockIdx.x == 1)
+        return;
+    tp_grid_wait();
+}
+
 /* ---- running them ---- */
 
 enum { N_OUT = 64 };
@@ -297,6 +307,8 @@ template <bool BROKEN> static int run(const char *name)
     CASE(product_of_short_warp, 1, 48, 0, out)
     *word = strcmp(name, "epoch_compared_for_equality") == 0 ? 5 : 0;
     CASE(epoch_compared_for_equality, 1, 32, 0, out, word)
+    emu_require_grid_wait(true);
+    CASE(block_left_early, 2, 32, 0, out)
 #undef CASE
     int status = TP_LAUNCH_STATUS(), bad = !*known || status;
     if (strcmp(name, "wait_one_group_short") == 0 || strcmp(name, "shared_memory_not_filled") == 0)

@@ -41,6 +41,7 @@ CASES = [
     ("barrier_after_return", "plain", "barrier in divergent code"),
     ("product_of_short_warp", "plain", "needs all 32 lanes"),
     ("epoch_compared_for_equality", "plain", "hang: for 1.0 s"),
+    ("block_left_early", "plain", "left without tp_grid_wait()"),
 ]
 ENVIRONMENT = {
     "EMU_HANG_S": "1",

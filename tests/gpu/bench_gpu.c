@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* bench_gpu.c - single operations at the shapes of real shards, beside the device's own limits in the same run.
  *
- *     bench_gpu [--smoke] [STAGE...]      stages: limits gemm decode prefill small sample; default all
+ *     bench_gpu [--smoke] [STAGE...]      stages: limits gemm decode prefill step small sample; default all
  *
  * One JSON object per line: op, its sizes, microseconds, what it moved (GB/s) or computed (TFLOP/s), and `percent` of
  * the limit that binds it, measured first: copying device memory, and a BF16 product of 8192^3.  `predicted_us` is
@@ -16,25 +16,13 @@
 
 #include "base/log.h"
 #include "base/mem.h"
-#include "kernels/cuda/gemm.h"
-#include "kernels/cuda/launch.h"
+#include "tests/gpu/bench_gpu.h"
 
 #define PATTERN_BYTES (16u << 20)
 #define ROTATE_MAX    16
 #define REPEATS       3
 
-typedef struct bench {
-    kern_dev *dev;
-    kern_stream s;
-    kern_dev_gemm *gemm;
-    kern_event from, to;
-    const kern_dev_props *props;
-    bool smoke;
-    int n_launches; /* per replay */
-    double copy_gbps, peak_tflops;
-} bench;
-
-static void check(tp_status st)
+void bench_check(tp_status st)
 {
     if (st != TP_OK) {
         (void)fprintf(stderr, "bench_gpu: %s\n", tp_last_error());
@@ -44,8 +32,7 @@ static void check(tp_status st)
 
 /* ---- memory with numbers in it ---- */
 
-/* Random BF16 in (-1, 1): real data, as zeros would draw less power and clock higher. */
-static void *device_bytes(const bench *b, size_t bytes)
+void *bench_bytes(const bench *b, size_t bytes)
 {
     static uint16_t *pattern;
     size_t piece = bytes < PATTERN_BYTES ? bytes : PATTERN_BYTES;
@@ -54,7 +41,7 @@ static void *device_bytes(const bench *b, size_t bytes)
     if (pattern == NULL) {
         uint32_t x = 1;
 
-        check(kern_dev_alloc_pinned(b->dev, PATTERN_BYTES, (void **)&pattern));
+        bench_check(kern_dev_alloc_pinned(b->dev, PATTERN_BYTES, (void **)&pattern));
         for (size_t i = 0; i < PATTERN_BYTES / 2; i++) {
             x = x * 1664525u + 1013904223u;
             /* sign, exponent 120 .. 127, seven bits of fraction */
@@ -62,54 +49,51 @@ static void *device_bytes(const bench *b, size_t bytes)
                 (uint16_t)((x >> 16 & 0x8000u) | (120u + (x >> 24 & 6u)) << 7 | (x >> 9 & 127u));
         }
     }
-    check(kern_dev_alloc(b->dev, bytes, &p));
-    check(kern_dev_copy_in(b->dev, p, pattern, piece, b->s));
+    bench_check(kern_dev_alloc(b->dev, bytes, &p));
+    bench_check(kern_dev_copy_in(b->dev, p, pattern, piece, b->s));
     for (size_t done = piece; done < bytes; done += piece) {
         size_t n = bytes - done < piece ? bytes - done : piece;
 
-        check(kern_dev_copy(b->dev, (char *)p + done, p, n, b->s));
+        bench_check(kern_dev_copy(b->dev, (char *)p + done, p, n, b->s));
     }
-    check(kern_dev_sync(b->dev, b->s));
+    bench_check(kern_dev_sync(b->dev, b->s));
     return p;
 }
 
-static void *device_copy(const bench *b, const void *host, size_t bytes)
+void *bench_copy(const bench *b, const void *host, size_t bytes)
 {
     void *pinned, *p;
 
-    check(kern_dev_alloc_pinned(b->dev, bytes, &pinned));
+    bench_check(kern_dev_alloc_pinned(b->dev, bytes, &pinned));
     memcpy(pinned, host, bytes);
-    check(kern_dev_alloc(b->dev, bytes, &p));
-    check(kern_dev_copy_in(b->dev, p, pinned, bytes, b->s));
-    check(kern_dev_sync(b->dev, b->s));
+    bench_check(kern_dev_alloc(b->dev, bytes, &p));
+    bench_check(kern_dev_copy_in(b->dev, p, pinned, bytes, b->s));
+    bench_check(kern_dev_sync(b->dev, b->s));
     kern_dev_free_pinned(b->dev, pinned);
     return p;
 }
 
 /* ---- timing ---- */
 
-typedef tp_status launch_fn(const bench *b, void *arg, int i);
-
-/* Microseconds of one launch: the best of REPEATS replays of a graph of n_launches of them. */
-static double time_us(const bench *b, launch_fn *launch, void *arg)
+double bench_time_us(const bench *b, bench_launch_fn *launch, void *arg)
 {
     kern_dev_graph *g;
     double best = 1e30;
     float ms;
 
-    check(launch(b, arg, 0));
-    check(kern_dev_sync(b->dev, b->s));
-    check(kern_dev_graph_begin(b->dev, b->s));
+    bench_check(launch(b, arg, 0));
+    bench_check(kern_dev_sync(b->dev, b->s));
+    bench_check(kern_dev_graph_begin(b->dev, b->s));
     for (int i = 0; i < b->n_launches; i++)
-        check(launch(b, arg, i));
-    check(kern_dev_graph_end(b->dev, b->s, &g));
-    check(kern_dev_graph_launch(b->dev, g, b->s));
+        bench_check(launch(b, arg, i));
+    bench_check(kern_dev_graph_end(b->dev, b->s, &g));
+    bench_check(kern_dev_graph_launch(b->dev, g, b->s));
     for (int r = 0; r < (b->smoke ? 1 : REPEATS); r++) {
-        check(kern_dev_event_record(b->dev, b->from, b->s));
-        check(kern_dev_graph_launch(b->dev, g, b->s));
-        check(kern_dev_event_record(b->dev, b->to, b->s));
-        check(kern_dev_event_wait(b->dev, b->to));
-        check(kern_dev_event_ms(b->dev, b->from, b->to, &ms));
+        bench_check(kern_dev_event_record(b->dev, b->from, b->s));
+        bench_check(kern_dev_graph_launch(b->dev, g, b->s));
+        bench_check(kern_dev_event_record(b->dev, b->to, b->s));
+        bench_check(kern_dev_event_wait(b->dev, b->to));
+        bench_check(kern_dev_event_ms(b->dev, b->from, b->to, &ms));
         if ((double)ms < best)
             best = (double)ms;
     }
@@ -181,18 +165,18 @@ static double time_product(const bench *b, int m, int n, int k)
                           .dtype = KERN_DTYPE_BF16,
                           .out_dtype = KERN_DTYPE_F32}};
     size_t bytes = (size_t)n * (size_t)k * 2;
-    void *in = device_bytes(b, (size_t)m * (size_t)k * 2), *out;
+    void *in = bench_bytes(b, (size_t)m * (size_t)k * 2), *out;
     double us;
 
-    check(kern_dev_alloc(b->dev, (size_t)m * (size_t)n * 4, &out));
+    bench_check(kern_dev_alloc(b->dev, (size_t)m * (size_t)n * 4, &out));
     p.n_weights = rotations(b, bytes);
     for (int i = 0; i < p.n_weights; i++)
-        p.weights[i] = device_bytes(b, bytes);
+        p.weights[i] = bench_bytes(b, bytes);
     p.call.in = in;
     p.call.out = out;
     p.call.w = p.weights[0];
-    check(kern_dev_gemm_tune(b->gemm, &p.call, b->s));
-    us = time_us(b, launch_product, &p);
+    bench_check(kern_dev_gemm_tune(b->gemm, &p.call, b->s));
+    us = bench_time_us(b, launch_product, &p);
     for (int i = 0; i < p.n_weights; i++)
         kern_dev_free(b->dev, p.weights[i]);
     kern_dev_free(b->dev, in);
@@ -206,9 +190,9 @@ static void stage_limits(bench *b)
     int n = b->smoke ? 64 : 8192;
     double us;
 
-    c.to = device_bytes(b, c.bytes);
-    c.from = device_bytes(b, c.bytes);
-    us = time_us(b, launch_copy, &c);
+    c.to = bench_bytes(b, c.bytes);
+    c.from = bench_bytes(b, c.bytes);
+    us = bench_time_us(b, launch_copy, &c);
     b->copy_gbps = 2 * (double)c.bytes / us / 1e3;
     kern_dev_free(b->dev, c.to);
     kern_dev_free(b->dev, c.from);
@@ -222,11 +206,6 @@ static void stage_limits(bench *b)
 }
 
 /* ---- stage: products of a decode step and of a prefill chunk ---- */
-
-typedef struct model_shape {
-    const char *name;
-    int hidden, heads, kv_heads, head_dim, inter, vocab;
-} model_shape;
 
 static const model_shape models[] = {
     {"qwen2.5-72b", 8192, 64, 8, 128, 29568, 152064},
@@ -322,14 +301,14 @@ static double time_attention(const bench *b, const model_shape *s, int tp, int n
     for (int i = 0; i < n_seqs; i++)
         seqs[i] =
             (kern_attn_seq){.row = i * n_rows, .n_rows = n_rows, .ctx = ctx, .table = i * blocks};
-    t.kv.data = device_bytes(b, n_blocks * 2 * tile * 2);
-    t.a = (kern_attn_args){.out = device_bytes(b, m * width * 2),
-                           .q = device_bytes(b, m * width * 4),
+    t.kv.data = bench_bytes(b, n_blocks * 2 * tile * 2);
+    t.a = (kern_attn_args){.out = bench_bytes(b, m * width * 2),
+                           .q = bench_bytes(b, m * width * 4),
                            .q_stride = (int64_t)width,
                            .kv = &t.kv,
-                           .seqs = device_copy(b, seqs, (size_t)n_seqs * sizeof *seqs),
-                           .block_tables = device_copy(b, table, n_blocks * sizeof *table),
-                           .kv_of_q = device_copy(b, heads, (size_t)n_q * sizeof *heads),
+                           .seqs = bench_copy(b, seqs, (size_t)n_seqs * sizeof *seqs),
+                           .block_tables = bench_copy(b, table, n_blocks * sizeof *table),
+                           .kv_of_q = bench_copy(b, heads, (size_t)n_q * sizeof *heads),
                            .n_seqs = n_seqs,
                            .n_q = n_q,
                            .head_dim = d,
@@ -338,8 +317,8 @@ static double time_attention(const bench *b, const model_shape *s, int tp, int n
                            .max_ctx = ctx,
                            .scale = 0.088f,
                            .out_dtype = KERN_DTYPE_BF16};
-    check(kern_dev_alloc(b->dev, scratch > 0 ? scratch : 1, &t.a.scratch));
-    us = time_us(b, launch_attention, &t);
+    bench_check(kern_dev_alloc(b->dev, scratch > 0 ? scratch : 1, &t.a.scratch));
+    us = bench_time_us(b, launch_attention, &t);
     kern_dev_free(b->dev, t.kv.data);
     kern_dev_free(b->dev, t.a.out);
     kern_dev_free(b->dev, (void *)(uintptr_t)t.a.q);
@@ -433,23 +412,23 @@ static void small_lines(const bench *b, int m, int dim, int inter)
     size_t rows = (size_t)m;
     char what[128];
 
-    o.norm = (kern_rmsnorm_args){.out = device_bytes(b, rows * (size_t)dim * 2),
-                                 .residual = device_bytes(b, rows * (size_t)dim * 4),
-                                 .add = device_bytes(b, rows * (size_t)dim * 4),
-                                 .weight = device_bytes(b, (size_t)dim * 4),
+    o.norm = (kern_rmsnorm_args){.out = bench_bytes(b, rows * (size_t)dim * 2),
+                                 .residual = bench_bytes(b, rows * (size_t)dim * 4),
+                                 .add = bench_bytes(b, rows * (size_t)dim * 4),
+                                 .weight = bench_bytes(b, (size_t)dim * 4),
                                  .m = m,
                                  .dim = dim,
                                  .eps = 1e-6f,
                                  .out_dtype = KERN_DTYPE_BF16};
-    o.silu = (kern_silu_mul_args){.out = device_bytes(b, rows * (size_t)inter * 2),
-                                  .in = device_bytes(b, rows * 2 * (size_t)inter * 4),
+    o.silu = (kern_silu_mul_args){.out = bench_bytes(b, rows * (size_t)inter * 2),
+                                  .in = bench_bytes(b, rows * 2 * (size_t)inter * 4),
                                   .m = m,
                                   .n = inter,
                                   .out_dtype = KERN_DTYPE_BF16};
     (void)snprintf(what, sizeof what, "\"op\": \"rmsnorm\", \"m\": %d, \"dim\": %d", m, dim);
-    report(b, what, time_us(b, launch_norm, &o), 14.0 * m * dim, 0);
+    report(b, what, bench_time_us(b, launch_norm, &o), 14.0 * m * dim, 0);
     (void)snprintf(what, sizeof what, "\"op\": \"silu_mul\", \"m\": %d, \"n\": %d", m, inter);
-    report(b, what, time_us(b, launch_silu, &o), 10.0 * m * inter, 0);
+    report(b, what, bench_time_us(b, launch_silu, &o), 10.0 * m * inter, 0);
     kern_dev_free(b->dev, o.norm.out);
     kern_dev_free(b->dev, o.norm.residual);
     kern_dev_free(b->dev, (void *)(uintptr_t)o.norm.add);
@@ -477,19 +456,19 @@ static void stage_sample(bench *b)
     TP_ASSERT(rows != NULL);
     for (int i = 0; i < n_rows; i++)
         rows[i] = i;
-    o.topk = (kern_topk_args){.logits = device_bytes(b, (size_t)n_rows * (size_t)n * 4),
+    o.topk = (kern_topk_args){.logits = bench_bytes(b, (size_t)n_rows * (size_t)n * 4),
                               .ld = n,
-                              .rows = device_copy(b, rows, (size_t)n_rows * sizeof *rows),
+                              .rows = bench_copy(b, rows, (size_t)n_rows * sizeof *rows),
                               .n_rows = n_rows,
                               .n_local = n,
-                              .val = device_bytes(b, (size_t)n_rows * 64 * 4),
-                              .id = device_bytes(b, (size_t)n_rows * 64 * 4)};
+                              .val = bench_bytes(b, (size_t)n_rows * 64 * 4),
+                              .id = bench_bytes(b, (size_t)n_rows * 64 * 4)};
     for (size_t i = 0; i < TP_ARRAY_LEN(want); i++) {
         o.topk.k = want[i];
         (void)snprintf(what, sizeof what,
                        "\"op\": \"topk\", \"rows\": %d, \"vocab\": %d, \"k\": %d", n_rows, n,
                        want[i]);
-        report(b, what, time_us(b, launch_topk, &o), 4.0 * n_rows * n, 0);
+        report(b, what, bench_time_us(b, launch_topk, &o), 4.0 * n_rows * n, 0);
     }
     kern_dev_free(b->dev, (void *)(uintptr_t)o.topk.logits);
     kern_dev_free(b->dev, (void *)(uintptr_t)o.topk.rows);
@@ -498,11 +477,27 @@ static void stage_sample(bench *b)
     tp_free(rows);
 }
 
+/* ---- stage: kernels one after another ---- */
+
+static void stage_step(bench *b)
+{
+    static const int ranks[] = {8, 4}, rows[] = {1, 8, 32};
+
+    if (b->smoke) {
+        bench_step(b, &tiny, 1, 2, 40);
+        return;
+    }
+    for (size_t t = 0; t < TP_ARRAY_LEN(ranks); t++)
+        for (size_t i = 0; i < TP_ARRAY_LEN(rows); i++)
+            bench_step(b, &models[0], ranks[t], rows[i], 1024);
+}
+
 static const struct {
     const char *name;
     void (*run)(bench *b);
-} stages[] = {{"limits", stage_limits},   {"gemm", stage_gemm},   {"decode", stage_decode},
-              {"prefill", stage_prefill}, {"small", stage_small}, {"sample", stage_sample}};
+} stages[] = {{"limits", stage_limits},   {"gemm", stage_gemm}, {"decode", stage_decode},
+              {"prefill", stage_prefill}, {"step", stage_step}, {"small", stage_small},
+              {"sample", stage_sample}};
 
 static bool is_wanted(const char *stage, int argc, char **argv)
 {
@@ -526,13 +521,13 @@ int main(int argc, char **argv)
         b.smoke |= strcmp(argv[i], "--smoke") == 0;
     if (b.smoke)
         b.n_launches = 2;
-    check(kern_dev_open(&b.dev, 0));
+    bench_check(kern_dev_open(&b.dev, 0));
     b.props = kern_dev_get_props(b.dev);
-    check(kern_cuda_prepare(b.props));
-    check(kern_dev_stream_create(b.dev, &b.s));
-    check(kern_dev_event_create(b.dev, true, &b.from));
-    check(kern_dev_event_create(b.dev, true, &b.to));
-    check(kern_dev_gemm_create(&b.gemm, b.dev, NULL));
+    bench_check(kern_cuda_prepare(b.props));
+    bench_check(kern_dev_stream_create(b.dev, &b.s));
+    bench_check(kern_dev_event_create(b.dev, true, &b.from));
+    bench_check(kern_dev_event_create(b.dev, true, &b.to));
+    bench_check(kern_dev_gemm_create(&b.gemm, b.dev, NULL));
     stage_limits(&b); /* all percentages refer to it */
     for (size_t i = 1; i < TP_ARRAY_LEN(stages); i++)
         if (is_wanted(stages[i].name, argc, argv))

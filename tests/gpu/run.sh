@@ -62,6 +62,7 @@ if [ $benches -eq 1 ]; then
     stage gemm 150 sh -c "$bench gemm"
     stage decode 90 sh -c "$bench decode"
     stage prefill 60 sh -c "$bench prefill"
+    stage step 60 sh -c "$bench step"
     [ $quick -eq 1 ] || stage small 30 sh -c "$bench small"
     [ $quick -eq 1 ] || stage sample 30 sh -c "$bench sample"
 fi

@@ -43,6 +43,13 @@ def targets(rows):
     yield from table(("what", "target", "worst", "median", "shapes that reach it"), cells)
 
 
+def steps(rows):
+    """Layers of a decode step as one graph, beside the sum of their kernels alone."""
+    yield "\n### Between the kernels (target: 5 %)\n"
+    head = ("model", "tp", "m", "ctx", "programmatic", "layer_us", "sum_us", "overhead_percent")
+    yield from table(head, ([r[key] for key in head] for r in rows) if rows else [("not measured", *[""] * (len(head) - 1))])
+
+
 def main():
     rows = [json.loads(line) for line in pathlib.Path(sys.argv[1]).read_text().splitlines()]
     for r in rows:
@@ -53,6 +60,7 @@ def main():
     stages = [(r["stage"], "ok" if r["rc"] == 0 else f"failed ({r['rc']})", r["seconds"]) for r in rows if r["op"] == "stage"]
     print("\n".join(table(("stage", "result", "s"), stages)))
     timed = [r for r in rows if "percent" in r]
+    print("\n".join(steps([r for r in rows if r["op"] == "layer"])))
     print("\n".join(targets(timed)))
     for op in dict.fromkeys(r["op"] for r in timed):
         print("\n".join(of_operation(op, [r for r in timed if r["op"] == op])))

@@ -11,6 +11,7 @@
 
 #include "base/fault.h"
 #include "base/mem.h"
+#include "kernels/cuda/emu/emu_control.h"
 #include "kernels/module.h"
 
 #define CUDA_VERSION_PLAYED 13000
@@ -96,6 +97,7 @@ tp_status kern_dev_open(kern_dev **out, int ordinal)
     if (d == NULL)
         return TP_FAIL(TP_ERR_NOMEM, "device %d: no host memory to open it", ordinal);
     describe(&d->props, ordinal);
+    emu_require_grid_wait(true); /* the kernels of this device may be launched programmatically */
     *out = d;
     return TP_OK;
 }

@@ -160,7 +160,12 @@ EMU_RAW void emu_thread_body(void)
     emu_rt *rt = emu_this;
     emu_fiber *f = rt->current;
     emu_sync_acquire(&rt->launch_sync);
+    f->self.grid_waited = false;
     rt->launch->body(rt->launch);
+    if (!f->self.grid_waited && emu_get_settings()->grid_wait)
+        emu_defect(rt->launch->file, rt->launch->line,
+                   "a thread left without tp_grid_wait(): under programmatic launches its block may end before "
+                   "the kernels that it follows, and the next kernel does not wait for those");
     emu_sync_release(
         &rt->exit_sync); /* not launch_sync: threads that start later must not see it */
 

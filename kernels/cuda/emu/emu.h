@@ -50,6 +50,7 @@ struct emu_grid {
 struct emu_thread {
     uint3 thread_idx;
     const emu_grid *grid;
+    bool grid_waited; /* tp_grid_wait() was called */
 };
 /* The CUDA thread that runs on this OS thread.  Kernels read it often: no call for its address. */
 extern __thread emu_thread *emu_self __attribute__((tls_model("initial-exec")));

@@ -5,12 +5,14 @@
  *   EMU_SCHED   forward (default), reverse or random: the order of blocks, threads and wake-ups
  *   EMU_SEED    seed of the random order (default 1)
  *   EMU_FRESH   1: every block has new threads, so that TSan finds races between blocks; slow
+ *   EMU_GRID_WAIT  1: a thread that leaves a kernel without tp_grid_wait() is a defect (programmatic launches)
  *   EMU_HANG_S  seconds after which a kernel whose threads only spin is reported (default 120; 0 = never)
  * Threads: the settings are global; set them while no kernel runs.
  */
 #ifndef KERN_EMU_CONTROL_H
 #define KERN_EMU_CONTROL_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -36,6 +38,8 @@ typedef enum emu_schedule {
 
 void emu_set_schedule(emu_schedule schedule, uint64_t seed);
 void emu_set_hang_seconds(double seconds);
+/* As EMU_GRID_WAIT; opening an emulated device sets it. */
+void emu_require_grid_wait(bool on);
 /* What a block may have on the emulated architecture (default 227 KiB, as sm_90). */
 void emu_set_smem_limit(size_t bytes);
 

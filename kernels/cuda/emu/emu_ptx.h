@@ -112,7 +112,11 @@ TP_DEV float tp_exp2(float x)
 }
 
 /* Kernels of a stream run one after another. */
-TP_DEV void tp_grid_wait() {}
+TP_DEV void tp_grid_wait()
+{
+    emu_self->grid_waited = true;
+}
+
 TP_DEV void tp_grid_trigger() {}
 
 TP_DEV uint64_t tp_global_ns()

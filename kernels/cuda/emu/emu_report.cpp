@@ -8,7 +8,7 @@
 
 #include "kernels/cuda/emu/emu_runtime.h"
 
-static emu_settings settings = {EMU_SCHED_FORWARD, 1, 120, false, EMU_SMEM_MAX, NULL};
+static emu_settings settings = {EMU_SCHED_FORWARD, 1, 120, false, false, EMU_SMEM_MAX, NULL};
 static pthread_once_t once = PTHREAD_ONCE_INIT;
 
 static EMU_RAW void read_environment()
@@ -24,6 +24,8 @@ static EMU_RAW void read_environment()
         settings.hang_s = strtod(text, NULL);
     text = getenv("EMU_FRESH");
     settings.fresh = text && strcmp(text, "1") == 0;
+    text = getenv("EMU_GRID_WAIT");
+    settings.grid_wait = text && strcmp(text, "1") == 0;
 }
 
 EMU_RAW emu_settings *emu_get_settings(void)
@@ -41,6 +43,11 @@ EMU_RAW void emu_set_schedule(emu_schedule schedule, uint64_t seed)
 EMU_RAW void emu_set_hang_seconds(double seconds)
 {
     emu_get_settings()->hang_s = seconds;
+}
+
+EMU_RAW void emu_require_grid_wait(bool on)
+{
+    emu_get_settings()->grid_wait = on;
 }
 
 EMU_RAW void emu_set_smem_limit(size_t bytes)

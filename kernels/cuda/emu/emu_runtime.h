@@ -176,6 +176,7 @@ struct emu_settings {
     uint64_t seed;
     double hang_s;
     bool fresh; /* blocks are strangers to each other */
+    bool grid_wait;
     size_t smem_limit;
     emu_report_handler handler;
 };
