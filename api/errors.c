@@ -2,11 +2,12 @@
 /* errors.c - see errors.h. */
 #include "api/errors.h"
 
+#include <stdio.h>
 #include <string.h>
 
 #include "base/json.h"
 
-#define RETRY_SECONDS "1"
+#define RETRY_MS 1000
 
 static const char *type_of(int status, const char *code)
 {
@@ -45,21 +46,42 @@ void api_put_error(tp_buf *out, int status, const char *code, const char *param,
     tp_buf_puts(out, "}}");
 }
 
-void api_reply_error(api_exchange *x, int status, const char *code, const char *param,
-                     const char *message)
+/* Whole seconds for everybody, milliseconds for the OpenAI SDKs. */
+static void add_retry_after(api_exchange *x, int ms)
+{
+    char text[32];
+
+    snprintf(text, sizeof text, "%d", (ms + 999) / 1000);
+    api_add_header(x, "Retry-After", text);
+    snprintf(text, sizeof text, "%d", ms);
+    api_add_header(x, "retry-after-ms", text);
+}
+
+static void reply(api_exchange *x, int status, const char *code, const char *param,
+                  const char *message)
 {
     tp_buf body;
 
-    if (status == 401)
-        api_add_header(x, "WWW-Authenticate", "Bearer");
-    if (status == 429 || status == 503) {
-        api_add_header(x, "Retry-After", RETRY_SECONDS);
-        api_add_header(x, "retry-after-ms", RETRY_SECONDS "000");
-    }
-    if (status == 500)
-        api_add_header(x, "x-should-retry", "false");
     tp_buf_init(&body, 1 << 20);
     api_put_error(&body, status, code, param, message);
     api_reply(x, status, "application/json", tp_buf_str(&body), body.len);
     tp_buf_release(&body);
+}
+
+void api_reply_error(api_exchange *x, int status, const char *code, const char *param,
+                     const char *message)
+{
+    if (status == 401)
+        api_add_header(x, "WWW-Authenticate", "Bearer");
+    if (status == 429 || status == 503)
+        add_retry_after(x, RETRY_MS);
+    if (status == 500)
+        api_add_header(x, "x-should-retry", "false");
+    reply(x, status, code, param, message);
+}
+
+void api_reply_busy(api_exchange *x, const char *code, const char *message, int retry_ms)
+{
+    add_retry_after(x, retry_ms);
+    reply(x, 429, code, NULL, message);
 }

@@ -9,6 +9,8 @@
  * Adds the headers that the status asks for (WWW-Authenticate, Retry-After, x-should-retry). */
 void api_reply_error(api_exchange *x, int status, const char *code, const char *param,
                      const char *message);
+/* 429 with the time after which the client should try again. */
+void api_reply_busy(api_exchange *x, const char *code, const char *message, int retry_ms);
 /* The same object alone, for streams: appends `{"error":{...}}`. */
 void api_put_error(tp_buf *out, int status, const char *code, const char *param,
                    const char *message);

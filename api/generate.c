@@ -39,9 +39,13 @@ api_gen *api_gen_create(api_server *s, api_exchange *x, bool chat)
 
     if (e == NULL)
         return NULL;
+    if (!api_may_queue(s, x, e)) {
+        api_reply_queue_full(s, x);
+        return NULL;
+    }
     g = tp_calloc(1, sizeof *g);
     if (g == NULL) {
-        api_reply_status(x, TP_ERR_NOMEM, NULL);
+        api_reply_status(s, x, TP_ERR_NOMEM, NULL);
         return NULL;
     }
     g->server = s;
@@ -92,6 +96,8 @@ void api_gen_destroy(api_gen *g)
         release_choice(&g->choices[i]);
     if (g->counted)
         atomic_fetch_sub(&g->server->n_inference, 1);
+    if (g->submitted)
+        api_admission_done(&g->server->admission);
     tp_free(g->prompts);
     tp_free(g->choices);
     tp_json_free(g->body);
@@ -334,7 +340,7 @@ static api_progress pump_answer(void *ctx, api_exchange *x, tp_buf *out)
     else
         api_text_put_answer(g, &body);
     if (body.failed)
-        api_reply_status(x, TP_ERR_NOMEM, NULL);
+        api_reply_status(g->server, x, TP_ERR_NOMEM, NULL);
     else
         api_reply(x, 200, "application/json", body.data, body.len);
     tp_buf_release(&body);
@@ -448,8 +454,9 @@ void api_gen_start(api_gen *g)
         g->prompt_tokens += (int64_t)g->prompts[i].tokens.n;
         st = submit(g, &g->prompts[i]);
     }
+    g->submitted = st == TP_OK;
     if (st != TP_OK) {
-        api_reply_status(g->exchange, st, g->params.chat ? "messages" : "prompt");
+        api_reply_status(g->server, g->exchange, st, g->params.chat ? "messages" : "prompt");
         api_gen_destroy(g);
         return;
     }

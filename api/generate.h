@@ -46,7 +46,7 @@ typedef struct api_gen {
     int n_choices, n_ended;
     int64_t prompt_tokens, completion_tokens;
     const char *error; /* code of the first choice that failed */
-    bool counted;
+    bool counted, submitted;
 } api_gen;
 
 /* Parses the body and checks it; NULL when the exchange has been answered.  Room for n_prompts is made later. */

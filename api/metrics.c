@@ -113,7 +113,7 @@ static void engine_metrics(writer *w, const rt_stats *s)
     histogram(w, "iteration_tokens_total", "Tokens computed per step.", &s->iteration_tokens);
 }
 
-static void http_metrics(writer *w, const api_server *s)
+static void http_metrics(writer *w, api_server *s)
 {
     static const char *const k_reasons[API_N_PHASES] = {[API_PHASE_IDLE] = "idle",
                                                         [API_PHASE_HEADER] = "slow_header",
@@ -126,6 +126,8 @@ static void http_metrics(writer *w, const api_server *s)
     for (int i = 0; i < API_N_PHASES; i++)
         tp_buf_printf(&w->out, "vllm:connections_cut_total{%s,reason=\"%s\"} %llu\n", w->labels,
                       k_reasons[i], (unsigned long long)cuts[i]);
+    counter(w, "requests_refused_total", "Requests that found the queue full.",
+            api_admission_refused(&s->admission));
 }
 
 void api_metrics(api_server *s, api_exchange *x)

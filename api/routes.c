@@ -180,11 +180,36 @@ rt_engine *api_need_engine(api_server *s, api_exchange *x)
     return e;
 }
 
-void api_reply_status(api_exchange *x, tp_status st, const char *param)
+static api_caller caller(const api_exchange *x)
+{
+    const char *retries = api_header(x, "x-stainless-retry-count");
+
+    return retries == NULL             ? API_CALLER_UNKNOWN
+           : strcmp(retries, "0") == 0 ? API_CALLER_FIRST
+                                       : API_CALLER_AGAIN;
+}
+
+bool api_may_queue(api_server *s, const api_exchange *x, const rt_engine *e)
+{
+    int open, limit, queue;
+
+    rt_engine_queue(e, &open, &limit, &queue);
+    return api_admission_may_queue(&s->admission, open, limit, queue, caller(x));
+}
+
+void api_reply_queue_full(api_server *s, api_exchange *x)
+{
+    int open, limit, queue;
+
+    rt_engine_queue(atomic_load(&s->engine), &open, &limit, &queue);
+    api_reply_busy(x, "queue_full", "The server is at its capacity; try again after Retry-After.",
+                   api_admission_refuse(&s->admission, queue, caller(x)));
+}
+
+void api_reply_status(api_server *s, api_exchange *x, tp_status st, const char *param)
 {
     if (st == TP_ERR_FULL)
-        api_reply_error(x, 429, "queue_full", NULL,
-                        "The server is at its capacity; try again shortly.");
+        api_reply_queue_full(s, x);
     else if (st == TP_ERR_DRAINING)
         api_reply_error(x, 503, "draining", NULL, "The server is shutting down.");
     else if (st == TP_ERR_COMM)

@@ -10,6 +10,7 @@
 #include <stdatomic.h>
 
 #include "api/access.h"
+#include "api/admission.h"
 #include "api/http.h"
 #include "api/server.h"
 #include "base/arena.h"
@@ -17,6 +18,7 @@
 struct api_server {
     api_http *http;
     api_access access;
+    api_admission admission;
     api_options opt; /* strings are our copies */
     tp_arena arena;
     int64_t created;              /* unix seconds: "created" of the models */
@@ -45,8 +47,12 @@ void api_route_done(void *server, const api_exchange *x, int status);
 
 /* The engine when it can take requests; else answers 503 and returns NULL. */
 rt_engine *api_need_engine(api_server *s, api_exchange *x);
+/* Whether there is room in the queue for this caller: asked before the body is looked at, so that refusing is cheap. */
+bool api_may_queue(api_server *s, const api_exchange *x, const rt_engine *e);
+/* 429 for a request that finds the queue full: tells the client when to come back. */
+void api_reply_queue_full(api_server *s, api_exchange *x);
 /* Answers a failed rt_engine_submit or a validation by its status, with tp_last_error() as the text. */
-void api_reply_status(api_exchange *x, tp_status st, const char *param);
+void api_reply_status(api_server *s, api_exchange *x, tp_status st, const char *param);
 /* "chatcmpl-<hex>": fresh; out has 64 bytes. */
 void api_make_id(api_server *s, const char *prefix, char out[64]);
 

@@ -67,6 +67,7 @@ tp_status api_server_create(api_server **out, const api_options *opt)
         return TP_FAIL(TP_ERR_NOMEM, "HTTP server");
     tp_arena_init(&s->arena, 0);
     api_access_init(&s->access, opt->api_keys, opt->n_api_keys);
+    api_admission_init(&s->admission);
     s->created = tp_unix_seconds();
     TP_TRY_GOTO(st, copy_options(s, opt), fail);
     TP_TRY_GOTO(st,
@@ -119,6 +120,7 @@ void api_server_destroy(api_server *s)
         return;
     api_http_destroy(s->http);
     api_access_release(&s->access);
+    api_admission_release(&s->admission);
     tp_arena_release(&s->arena);
     tp_free(s);
 }

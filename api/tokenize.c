@@ -73,13 +73,13 @@ static bool begin(api_gen *g, api_server *s, api_exchange *x, api_problem *probl
     return g->body != NULL;
 }
 
-static void answer(api_exchange *x, const api_problem *problem, tp_buf *out)
+static void answer(api_server *s, api_exchange *x, const api_problem *problem, tp_buf *out)
 {
     if (problem->status != 0)
         api_reply_error(x, problem->status, problem->code,
                         problem->param[0] != '\0' ? problem->param : NULL, problem->message);
     else if (out->failed)
-        api_reply_status(x, TP_ERR_NOMEM, NULL);
+        api_reply_status(s, x, TP_ERR_NOMEM, NULL);
     else
         api_reply(x, 200, "application/json", tp_buf_str(out), out->len);
     tp_buf_release(out);
@@ -94,14 +94,14 @@ void api_tokenize(api_server *s, api_exchange *x)
     tp_buf out;
 
     if (g == NULL) {
-        api_reply_status(x, TP_ERR_NOMEM, NULL);
+        api_reply_status(s, x, TP_ERR_NOMEM, NULL);
         return;
     }
     tp_buf_init(&out, ANSWER_MAX);
     if (begin(g, s, x, &problem) && read_request(g, &tokens, &strings, &problem))
         put_tokens(g, &tokens, strings, &out);
     if (g->engine != NULL)
-        answer(x, &problem, &out);
+        answer(s, x, &problem, &out);
     rt_tokens_release(&tokens);
     tp_json_free(g->body);
     tp_free(g);
@@ -144,14 +144,14 @@ void api_detokenize(api_server *s, api_exchange *x)
     tp_buf out;
 
     if (g == NULL) {
-        api_reply_status(x, TP_ERR_NOMEM, NULL);
+        api_reply_status(s, x, TP_ERR_NOMEM, NULL);
         return;
     }
     tp_buf_init(&out, ANSWER_MAX);
     if (begin(g, s, x, &problem))
         detokenize(g, &out, &problem);
     if (g->engine != NULL)
-        answer(x, &problem, &out);
+        answer(s, x, &problem, &out);
     tp_json_free(g->body);
     tp_free(g);
 }

@@ -301,6 +301,13 @@ static tp_status check_desc(const rt_engine *e, const rt_request_desc *d)
     return TP_OK;
 }
 
+void rt_engine_queue(const rt_engine *e, int *open, int *limit, int *queue)
+{
+    *open = atomic_load(&e->n_open);
+    *queue = e->settled.max_queued_reqs;
+    *limit = e->settled.max_num_seqs + *queue;
+}
+
 static tp_status check_queue(rt_engine *e, const rt_request_desc *d)
 {
     const rt_settled *s = &e->settled;
@@ -334,10 +341,13 @@ tp_status rt_engine_submit(rt_engine *e, const rt_request_desc *d, rt_request **
         return st;
     }
     pthread_mutex_lock(&e->inbox.lock);
-    if (e->inbox.draining) {
+    /* again, as others may have come meanwhile: the limits are exact */
+    st = e->inbox.draining ? TP_REJECT(TP_ERR_DRAINING, "the server is shutting down")
+                           : check_queue(e, d);
+    if (st != TP_OK) {
         pthread_mutex_unlock(&e->inbox.lock);
         rt_request_unref(r);
-        return TP_REJECT(TP_ERR_DRAINING, "the server is shutting down");
+        return st;
     }
     rt_request_ref(r); /* the engine's */
     *(e->inbox.tail != NULL ? &e->inbox.tail->inbox_next : &e->inbox.head) = r;

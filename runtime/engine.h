@@ -148,6 +148,9 @@ typedef struct rt_request_desc {
  * cache), NOMEM. */
 TP_MUST_USE tp_status rt_engine_submit(rt_engine *e, const rt_request_desc *d, rt_request **out);
 
+/* Requests that run or wait; at `limit` submit answers FULL, with `queue` of them waiting at most. */
+void rt_engine_queue(const rt_engine *e, int *open, int *limit, int *queue);
+
 typedef enum rt_finish {
     RT_FINISH_NONE = 0,
     RT_FINISH_STOP,   /* eos, stop id or stop string */

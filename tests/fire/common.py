@@ -76,6 +76,8 @@ class Job:
         if not any(o == "--kv-cache-memory-bytes" for o in options):
             options += ("--kv-cache-memory-bytes", "64M")
         launcher = ["prlimit", f"--nofile={files}:{files}"] if files else []
+        if os.environ.get("FIRE_NICE"):  # on a machine that others use too
+            launcher += ["nice", "-n", os.environ["FIRE_NICE"]]
         self.server = Server(os.path.join(self.folder.name, "log"), *options, ranks=ranks, launcher=launcher)
         self.port = self.server.port
         self.pids = [int(p) for p in subprocess.run(["pgrep", "-P", str(self.server.process.pid)], capture_output=True,
