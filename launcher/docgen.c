@@ -10,6 +10,9 @@ static const char k_usage[] =
     "       tpserve inspect MODEL [--tensor-parallel-size N]\n"
     "       tpserve plan MODEL [--gpu NAME] [--tensor-parallel-size N] [--load R,P,O]\n"
     "       [mpirun -np N] tpserve doctor [--model MODEL]\n"
+    "       tpserve bench [--base-url URL] [--max-concurrency 1,4,16]\n"
+    "       [mpirun -np N] tpserve bench MODEL --engine\n"
+    "       tpserve bench MODEL --host\n"
     "       mpirun -np N tpserve bench --comm [--output FILE]\n"
     "       tpserve version\n\n"
     "Serves a language model over the OpenAI API from N ranks that share it.\n";

@@ -43,6 +43,8 @@ static int run_command(const launch_options *o, int argc, char **argv)
         return launch_inspect(o);
     if (o->command == LAUNCH_PLAN)
         return launch_plan_command(o);
+    if (o->command == LAUNCH_BENCH && !o->engine && !o->host_is_bare && !o->comm_is_given)
+        return launch_bench(o); /* of another process */
     if (o->tensor_parallel_size > 1 && !launch_under_launcher())
         return launch_own_ranks(o, argc, argv);
     if (o->command == LAUNCH_DOCTOR)

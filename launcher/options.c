@@ -243,6 +243,7 @@ static tp_status apply_flag(launch_parser *p, int argc, char **argv, int *i, con
     } else if (value == NULL && (row->flags & LAUNCH_BARE) != 0 &&
                (*i + 1 >= argc || argv[*i + 1][0] == '-')) {
         value = row->dflt;
+        p->opt.host_is_bare |= row->offset == offsetof(launch_options, host);
     } else if (value == NULL) {
         if (*i + 1 >= argc)
             return TP_REJECT(TP_ERR_INVALID, "--%s needs a value", row->name);
@@ -296,6 +297,8 @@ static tp_status check_command(const launch_parser *p)
             return TP_REJECT(TP_ERR_INVALID,
                              "--%s is an option of tpserve plan, doctor or bench, not of a server",
                              launch_rows[i].name);
+    if (p->opt.host_is_bare && p->opt.command != LAUNCH_BENCH)
+        return TP_REJECT(TP_ERR_INVALID, "--host needs a value");
     return TP_OK;
 }
 
@@ -377,6 +380,7 @@ tp_status launch_parse(launch_parser *p, int argc, char **argv)
     p->opt.dtype = canonical_dtype(p->opt.dtype);
     if (p->opt.max_model_len < 0)
         p->opt.max_model_len = 0;
+    p->opt.comm_is_given = p->origin[launch_find("comm", 4) - launch_rows] == LAUNCH_FROM_CLI;
     TP_TRY(check_command(p));
     TP_TRY(read_capture_sizes(&p->opt));
     return check_together(&p->opt);

@@ -66,6 +66,14 @@ typedef struct launch_options {
     int64_t context, device_memory;
     double memory_gbps, tflops;
     bool json;
+    /* bench */
+    const char *base_url, *endpoint, *max_concurrency, *request_rate, *prompt_format,
+        *length_distribution, *csv, *plot;
+    int64_t num_prompts, num_warmups, random_input_len, random_output_len, random_prefix_len, seed,
+        request_timeout;
+    double random_range_ratio, burstiness, disconnect_rate, temperature;
+    bool engine, stream, ignore_eos;
+    bool comm_is_given, host_is_bare; /* `bench --comm [WAY]`, `bench --host` */
     /* log and self-help */
     const char *log_level, *config;
     bool log_json, enable_log_requests;

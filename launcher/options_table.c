@@ -39,6 +39,14 @@
     {                                                                                              \
         g, n, a, LAUNCH_TYPE_WORD, AT(f), d, 0, 0, w, LAUNCH_TOOLS, doc                            \
     }
+#define TOOL_INT(g, n, a, f, d, lo, hi, doc)                                                       \
+    {                                                                                              \
+        g, n, a, LAUNCH_TYPE_INT, AT(f), d, lo, hi, NULL, LAUNCH_TOOLS, doc                        \
+    }
+#define TOOL_SHARE(g, n, a, f, d, lo, hi, doc)                                                     \
+    {                                                                                              \
+        g, n, a, LAUNCH_TYPE_REAL, AT(f), d, lo, hi, NULL, LAUNCH_TOOLS, doc                       \
+    }
 #define TOOL_REAL(g, n, a, f, doc)                                                                 \
     {                                                                                              \
         g, n, a, LAUNCH_TYPE_REAL, AT(f), "0", 0, 1e6, NULL, LAUNCH_TOOLS, doc                     \
@@ -138,8 +146,10 @@ const launch_row launch_rows[] = {
     INT(NULL, "max-num-queued-tokens", NULL, max_num_queued_tokens, "0", 0, 1e12,
         "Prompt tokens of all open requests; more are answered 429. 0 is no limit."),
 
-    STR("Server", "host", NULL, host, "127.0.0.1",
-        "Address to listen on. One that is not loopback needs an API key, or --insecure."),
+    {"Server", "host", NULL, LAUNCH_TYPE_STRING, AT(host), "127.0.0.1", 0, 0, NULL, LAUNCH_BARE,
+     "Address to listen on. One that is not loopback needs an API key, or --insecure. In bench: of "
+     "the server; without a value: measure what the host costs, with a model that computes "
+     "nothing."},
     INT(NULL, "port", NULL, port, "8000", 0, 65535, "Port to listen on; 0 takes a free one."),
     LIST(NULL, "api-key", NULL, api_key, LAUNCH_SECRET,
          "A key that clients must send as a bearer token; may be repeated. Prefer --api-key-file "
@@ -189,8 +199,59 @@ const launch_row launch_rows[] = {
     {NULL, "device-memory", NULL, LAUNCH_TYPE_BYTES, AT(device_memory), "0", 0, 4096 * TEBI, NULL,
      LAUNCH_TOOLS, "plan: memory of the device, instead of the data sheet's."},
     TOOL_STR(NULL, "output", "o", output, NULL,
-             "bench --comm: file for the table of sizes and ways, which ranks choose by."),
-    BOOL(NULL, "json", NULL, json, LAUNCH_TOOLS, "plan, doctor, bench: print one JSON object."),
+             "bench: file for the results as JSON. bench --comm: for the table of sizes and ways, "
+             "which ranks choose by."),
+    BOOL(NULL, "json", NULL, json, LAUNCH_TOOLS, "plan, doctor, bench: print JSON and no text."),
+
+    TOOL_STR(
+        "Bench", "base-url", NULL, base_url, NULL,
+        "The server to measure, of any maker. Default: http://HOST:PORT of --host and --port."),
+    TOOL_STR(NULL, "endpoint", NULL, endpoint, "/v1/completions",
+             "/v1/completions or /v1/chat/completions."),
+    BOOL(NULL, "engine", NULL, engine, LAUNCH_TOOLS,
+         "Measure the engine itself, in this job and without HTTP, with overlapped scheduling and "
+         "without."),
+    TOOL_INT(NULL, "num-prompts", NULL, num_prompts, "1000", 1, 1e7, "Requests of each load."),
+    TOOL_INT(NULL, "num-warmups", NULL, num_warmups, "0", 0, 1e6,
+             "Requests before the first load that count for nothing."),
+    TOOL_STR(
+        NULL, "max-concurrency", NULL, max_concurrency, NULL,
+        "Most requests under way, 0 for no limit; several loads as 1,4,16. Default: 16, and no "
+        "limit with --request-rate."),
+    TOOL_STR(
+        NULL, "request-rate", NULL, request_rate, NULL,
+        "Requests per second, at random times; several loads as 1,2,4. Default: inf, that is as "
+        "many as may be under way."),
+    TOOL_SHARE(NULL, "burstiness", NULL, burstiness, "1", 0, 1000,
+               "Shape of the gamma distribution between two requests: 1 is a Poisson process, less "
+               "comes in bursts, more is more even."),
+    TOOL_INT(NULL, "random-input-len", NULL, random_input_len, "1024", 1, 1e6,
+             "Tokens of a prompt."),
+    TOOL_INT(NULL, "random-output-len", NULL, random_output_len, "128", 1, 1e6,
+             "Tokens of an answer at most; with --ignore-eos exactly."),
+    TOOL_SHARE(NULL, "random-range-ratio", NULL, random_range_ratio, "0", 0, 1,
+               "Lengths vary evenly by this share of them, up and down."),
+    TOOL_WORD(NULL, "length-distribution", NULL, length_distribution, "uniform",
+              "uniform|exponential",
+              "exponential: many short prompts and answers and few long ones, of the given means."),
+    TOOL_INT(NULL, "random-prefix-len", NULL, random_prefix_len, "0", 0, 1e6,
+             "Tokens that all prompts begin with, before those of --random-input-len."),
+    TOOL_WORD(NULL, "prompt-format", NULL, prompt_format, "ids", "ids|words",
+              "Prompts as token ids, whose number is certain, or as about as many words, for "
+              "servers that take no ids; chats are words."),
+    BOOL(NULL, "ignore-eos", NULL, ignore_eos, LAUNCH_TOOLS,
+         "Ask for answers of the full length (not every server knows how)."),
+    TOOL_SHARE(NULL, "temperature", NULL, temperature, "0", 0, 2, "Temperature of sampling."),
+    {NULL, "stream", NULL, LAUNCH_TYPE_BOOL, AT(stream), "true", 0, 0, NULL, LAUNCH_TOOLS,
+     "Ask for streams. --no-stream asks for whole answers: then only their latency is known."},
+    TOOL_SHARE(NULL, "disconnect-rate", NULL, disconnect_rate, "0", 0, 1,
+               "Share of the requests whose client leaves somewhere in the answer."),
+    TOOL_INT(NULL, "request-timeout", NULL, request_timeout, "600", 1, 86400,
+             "Seconds after which a request has failed."),
+    TOOL_INT(NULL, "seed", NULL, seed, "0", 0, 9007199254740992.0,
+             "Lengths, prompts and times are the same for the same seed."),
+    TOOL_STR(NULL, "csv", NULL, csv, NULL, "File for the results as CSV, a row for each load."),
+    TOOL_STR(NULL, "plot", NULL, plot, NULL, "File.svg for a picture of latency against load."),
 
     WORD("Log and self-help", "log-level", NULL, log_level, "info", "error|warn|info|debug|trace",
          "Rank 0 speaks from this level on, the others from warn."),

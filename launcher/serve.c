@@ -151,7 +151,7 @@ static tp_status start_api(api_server **out, const launch_options *opt, tp_arena
     return st;
 }
 
-static rt_engine_options engine_options(const launch_options *opt, const char *model_dir)
+rt_engine_options launch_engine_options(const launch_options *opt, const char *model_dir)
 {
     return (rt_engine_options){.model_dir = model_dir,
                                .dtype = opt->dtype,
@@ -182,7 +182,7 @@ static tp_status run(const launch_options *opt, const comm_world *world, kern_ba
 {
     bool leader = world->rank == 0;
     char dir[LAUNCH_PATH_MAX] = "";
-    rt_engine_options eo = engine_options(opt, dir);
+    rt_engine_options eo = launch_engine_options(opt, dir);
     api_server *api = NULL;
     rt_engine *engine = NULL;
     tp_status st = TP_OK;
@@ -240,8 +240,7 @@ static tp_status check_world(const launch_options *opt, const comm_world *world)
     return TP_OK;
 }
 
-/* The backend of the device that all ranks agree on; *device says which. */
-static tp_status open_backend(kern_backend **out, launch_device *device, const launch_options *opt,
+tp_status launch_open_backend(kern_backend **out, launch_device *device, const launch_options *opt,
                               const comm_world *world)
 {
     kern_open_args args = {.isa = getenv("TPSERVE_CPU_ISA")};
@@ -283,7 +282,7 @@ int launch_serve(const launch_options *opt)
     tp_log_set_rank(world.rank, world.size);
     st = check_world(opt, &world);
     /* a rank without a device goes on: all ranks agree in rt_engine_create that one has failed */
-    if (st == TP_OK && open_backend(&be, &device, opt, &world) != TP_OK)
+    if (st == TP_OK && launch_open_backend(&be, &device, opt, &world) != TP_OK)
         be = NULL;
     if (st == TP_OK)
         st = run(opt, &world, be, &device, &arena);

@@ -7,6 +7,7 @@
 
 #include "base/log.h"
 #include "comm/device.h"
+#include "launcher/bench.h"
 #include "launcher/doctor.h"
 #include "launcher/serve.h"
 #include "runtime/startup.h"
@@ -95,7 +96,7 @@ static void print_row(void *arg, const comm_bench_row *r)
     launch_json_close(j, '}');
 }
 
-int launch_bench(const launch_options *opt)
+int launch_bench_comm(const launch_options *opt)
 {
     comm_bench_options o = {.table_path = opt->output};
     launch_json j;

@@ -208,6 +208,7 @@ static int64_t run_round(rt_engine *e, int most)
     deliver_done(e);
     plan_steps(e, most);
     stop_when_over(e);
+    e->stats.host_ns += tp_now_ns() - e->output.now_ns; /* that is when the round began */
     publish_stats(e);
     tp_mem_forbid(false);
     return next_look(e);

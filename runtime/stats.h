@@ -27,6 +27,7 @@ typedef struct rt_stats {
     uint64_t finished_stop, finished_length, finished_abort, finished_error; /* choices */
     uint64_t cancelled;                   /* requests whose reader left */
     uint64_t prefix_queries, prefix_hits; /* tokens */
+    int64_t host_ns;                      /* in rounds of the scheduler: delivery and planning */
     /* seconds */
     rt_hist ttft, inter_token, e2e, queue, inference, prefill, decode, per_output_token;
     /* tokens */

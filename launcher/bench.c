@@ -1,0 +1,172 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* bench.c - `tpserve bench`: which of its kinds was asked for, and the one over HTTP from its options to its answers. */
+#include "launcher/bench.h"
+
+#include <curl/curl.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/log.h"
+#include "launcher/serve.h"
+
+int launch_bench(const launch_options *opt)
+{
+    if (opt->engine)
+        return launch_bench_engine(opt);
+    if (opt->host_is_bare)
+        return launch_bench_host(opt);
+    return opt->comm_is_given ? launch_bench_comm(opt) : launch_bench_http(opt);
+}
+
+/* ---- HTTP ---- */
+
+static const char *key_of(const launch_options *opt)
+{
+    const char *key = getenv("OPENAI_API_KEY");
+
+    if (opt->api_key.n > 0)
+        return opt->api_key.items[0];
+    return key != NULL && *key != '\0' ? key : NULL;
+}
+
+static tp_status check_files(const launch_options *opt)
+{
+    const char *dot = opt->plot != NULL ? strrchr(opt->plot, '.') : ".svg";
+
+    if (dot == NULL || strcmp(dot, ".svg") != 0)
+        return TP_FAIL(TP_ERR_INVALID, "--plot: expected a file that ends in .svg, found \"%s\"",
+                       opt->plot);
+    return TP_OK;
+}
+
+static tp_status run_loads(launch_result *results, int *n_run, const launch_load *loads, int n,
+                           const launch_http_target *t, const launch_options *opt)
+{
+    launch_load warm = loads[0];
+
+    if (opt->num_warmups > 0) {
+        launch_result unused;
+        tp_status st;
+
+        warm.n_requests = (int)opt->num_warmups;
+        warm.leave_rate = 0;
+        warm.seed += 1; /* nothing of what is measured is in a cache */
+        st = launch_http_load(&unused, t, &warm);
+        launch_result_release(&unused);
+        TP_TRY(st);
+    }
+    if (!opt->json)
+        launch_print_results_head(stdout);
+    for (int i = 0; i < n; i++) {
+        *n_run = i + 1;
+        TP_TRY(launch_http_load(&results[i], t, &loads[i]));
+        if (!opt->json)
+            launch_print_result_row(stdout, &results[i]);
+    }
+    return TP_OK;
+}
+
+static tp_status put_results(const launch_options *opt, const launch_bench_head *head,
+                             launch_result *r, int n)
+{
+    tp_status st = TP_OK;
+    launch_json j;
+
+    launch_json_init(&j);
+    launch_json_open(&j, NULL, '[');
+    for (int i = 0; i < n; i++)
+        launch_put_result(&j, head, &r[i]);
+    launch_json_close(&j, ']');
+    tp_buf_putc(&j.text, '\n');
+    if (opt->output != NULL)
+        st = launch_write_file(opt->output, &j.text);
+    if (opt->json && !j.text.failed)
+        fputs(tp_buf_str(&j.text), stdout);
+    tp_buf_release(&j.text);
+    return st;
+}
+
+tp_status launch_tell_results(const launch_options *opt, const launch_bench_head *head,
+                              launch_result *r, int n)
+{
+    if (!opt->json)
+        for (int i = 0; i < n; i++)
+            launch_print_result(stdout, &r[i]);
+    TP_TRY(put_results(opt, head, r, n));
+    if (opt->csv != NULL)
+        TP_TRY(launch_write_csv(opt->csv, head, r, n));
+    return opt->plot != NULL ? launch_write_plot(opt->plot, head, r, n) : TP_OK;
+}
+
+/* Of an address without slashes and "/v1" at its end: endpoints begin with them. */
+static size_t length_without_end(const char *url)
+{
+    size_t n = strlen(url);
+
+    while (n > 0 && url[n - 1] == '/')
+        n--;
+    return n > 3 && strncmp(url + n - 3, "/v1", 3) == 0 ? n - 3 : n;
+}
+
+static tp_status run_http(const launch_options *opt, launch_http_target t, launch_result *results,
+                          int *n_run)
+{
+    launch_load loads[LAUNCH_LOADS_MAX];
+    char model[256], base[1024];
+    tp_status st;
+    int n;
+
+    if (launch_read_loads(loads, &n, opt) != TP_OK)
+        return TP_FAIL(TP_ERR_INVALID, "%s", tp_last_error());
+    TP_TRY(check_files(opt));
+    if (t.base_url == NULL)
+        (void)snprintf(base, sizeof base, "http://%s:%lld", opt->host, (long long)opt->port);
+    else
+        (void)snprintf(base, sizeof base, "%.*s", (int)length_without_end(t.base_url), t.base_url);
+    t.base_url = base;
+    if (t.model == NULL) {
+        TP_TRY(launch_http_model(model, sizeof model, &t));
+        t.model = model;
+    }
+    if (!opt->json)
+        printf("model %s at %s%s\n%d requests of %d + %d tokens\n\n", t.model, t.base_url,
+               t.endpoint, loads[0].n_requests, loads[0].prefix_len + loads[0].input_len,
+               loads[0].output_len);
+    st = run_loads(results, n_run, loads, n, &t, opt);
+    if (st != TP_OK)
+        return st;
+    return launch_tell_results(
+        opt,
+        &(launch_bench_head){
+            .backend = "openai", .base_url = t.base_url, .endpoint = t.endpoint, .model = t.model},
+        results, n);
+}
+
+int launch_bench_http(const launch_options *opt)
+{
+    static launch_result results[LAUNCH_LOADS_MAX];
+    launch_http_target t = {.base_url = opt->base_url,
+                            .endpoint = opt->endpoint,
+                            .model = opt->model,
+                            .api_key = key_of(opt),
+                            .stream = opt->stream,
+                            .ignore_eos = opt->ignore_eos,
+                            .words = strcmp(opt->prompt_format, "words") == 0,
+                            .progress = isatty(STDERR_FILENO) == 1,
+                            .temperature = opt->temperature,
+                            .timeout_s = opt->request_timeout};
+    int n_run = 0, completed = 0;
+    tp_status st;
+
+    if (curl_global_init(CURL_GLOBAL_DEFAULT) != CURLE_OK)
+        return 1;
+    st = run_http(opt, t, results, &n_run);
+    for (int i = 0; i < n_run; i++) {
+        completed += results[i].completed + results[i].left;
+        launch_result_release(&results[i]);
+    }
+    curl_global_cleanup();
+    return st == TP_OK && completed > 0 ? 0 : 1;
+}
