@@ -16,6 +16,7 @@
 #include "base/clock.h"
 #include "base/fault.h"
 #include "base/mem.h"
+#include "base/pulse.h"
 #include "kernels/cuda/emu/dev_emu.h"
 #include "kernels/cuda/emu/emu_stream.h"
 
@@ -159,6 +160,7 @@ static void run_node(kern_dev *d, const emu_node *n)
         emu_fail_for_good(d, "cudaErrorIllegalAddress", "an illegal memory access was encountered");
         return;
     }
+    tp_pulse();
     while (tp_fault_hit("dev.hang"))
         for (;;)
             tp_sleep_us(HANG_POLL_US);
