@@ -17,19 +17,27 @@
  * second SIGTERM and leaves its ranks running; Open MPI 5 leaves idle ranks after a SIGKILL of mpirun, too.)
  */
 #include <errno.h>
+#include <pthread.h>
 #include <signal.h>
+#include <stdatomic.h>
+#include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/prctl.h>
 #include <unistd.h>
 
+#include "base/clock.h"
 #include "base/cores.h"
 #include "base/log.h"
 #include "comm/boot.h"
 #include "comm/comm.h"
+#include "comm/group.h"
+#include "comm/life.h"
 #include "comm/mpi/mpi_boot.h"
 #include "comm/shm/region.h"
+
+#define ABORT_US (1000 * 1000) /* for MPI_Abort to end this process */
 
 /* A non-negative number from the environment; -1 when unset or not a number. */
 static int env_number(const char *name)
@@ -44,8 +52,36 @@ static int env_number(const char *name)
     return *end == '\0' && v >= 0 && v <= 1000000 ? (int)v : -1;
 }
 
+int comm_env_rank(void)
+{
+    static const char *const k_names[] = {"OMPI_COMM_WORLD_RANK", "PMIX_RANK", "PMI_RANK"};
+    int rank = -1;
+
+    for (size_t i = 0; i < TP_ARRAY_LEN(k_names) && rank < 0; i++)
+        rank = env_number(k_names[i]);
+    return rank;
+}
+
+int comm_env_local_size(void)
+{
+    return env_number("OMPI_COMM_WORLD_LOCAL_SIZE");
+}
+
+const char *comm_env_job(void)
+{
+    static const char *const k_names[] = {"PMIX_NAMESPACE", "PMI_JOBID", "SLURM_JOB_ID"};
+
+    for (size_t i = 0; i < TP_ARRAY_LEN(k_names); i++) {
+        const char *job = getenv(k_names[i]);
+
+        if (job != NULL && *job != '\0')
+            return job;
+    }
+    return "";
+}
+
 /* Ranks that the launcher says it started; 0 = no launcher, -1 = a launcher that does not say how many. */
-static int launched_size(void)
+int comm_env_size(void)
 {
     int n = env_number("OMPI_COMM_WORLD_SIZE");
 
@@ -76,7 +112,7 @@ static tp_status die_with_launcher(void)
 /* What Open MPI must be told before it starts; a setting of the user's wins. */
 static void tune_mpi(void)
 {
-    int local = env_number("OMPI_COMM_WORLD_LOCAL_SIZE");
+    int local = comm_env_local_size();
 
     /* It yields only when it believes the node to be oversubscribed, and it believes the slot count of a host file
      * or an allocation.  More ranks than cores without yielding is 200 to 2000 times slower. */
@@ -91,7 +127,7 @@ tp_status comm_init(comm_world *out)
 {
     static bool done;
     comm_world w = {.size = 1, .local_size = 1, .n_hosts = 1};
-    int expected = launched_size();
+    int expected = comm_env_size();
 
     TP_ASSERT(!done);
     done = true;
@@ -116,15 +152,37 @@ tp_status comm_init(comm_world *out)
     return TP_OK;
 }
 
+tp_status comm_world_gather(const comm_world *w, void *all, const void *mine, size_t bytes)
+{
+    if (w->size > 1)
+        return comm_mpi_gather(all, mine, bytes);
+    memcpy(all, mine, bytes);
+    return TP_OK;
+}
+
 void comm_finalize(void)
 {
+    comm_life_stop();
     if (comm_mpi_running())
         comm_mpi_stop();
 }
 
+/* MPI_Abort asks the launcher, which may be cut off or gone. */
+static void *end_anyway(void *code)
+{
+    tp_sleep_us(ABORT_US);
+    _exit((int)(intptr_t)code);
+}
+
 TP_NORETURN void comm_boot_abort(int exit_code)
 {
-    if (comm_mpi_running())
+    static atomic_bool begun;
+    pthread_t thread;
+
+    if (atomic_exchange(&begun, true)) /* another thread is in MPI_Abort */
+        end_anyway((void *)(intptr_t)exit_code);
+    if (!comm_life_all_leave() && comm_mpi_running() &&
+        pthread_create(&thread, NULL, end_anyway, (void *)(intptr_t)exit_code) == 0)
         comm_mpi_abort(exit_code);
     _exit(exit_code);
 }

@@ -32,6 +32,9 @@ typedef struct comm_world {
 /* Starts MPI when the environment says that we were launched under it (OMPI_*, PMIX_*, PMI_*, SLURM_* with a task
  * count); otherwise a world of one.  Once per process. */
 TP_MUST_USE tp_status comm_init(comm_world *out);
+/* Before there is any group: all [size, bytes], every rank's `mine` in rank order.  Collective, without a deadline. */
+TP_MUST_USE tp_status comm_world_gather(const comm_world *w, void *all, const void *mine,
+                                        size_t bytes);
 /* Ends MPI in order; nothing may be in flight. */
 void comm_finalize(void);
 /* Name and version of the MPI library ("Open MPI v4.1.4 ..."), without starting it; cut to cap bytes. */

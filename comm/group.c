@@ -7,16 +7,26 @@
  */
 #include "comm/group.h"
 
+#include <pthread.h>
 #include <stdatomic.h>
 #include <string.h>
 #include <unistd.h>
 
 #include "base/fault.h"
 #include "base/log.h"
+#include "base/pulse.h"
 #include "comm/boot.h"
 #include "comm/device/side.h"
 
-static atomic_bool g_abort_said; /* comm_abort() has spoken in this process */
+#define GROUPS_MAX 8 /* alive at once */
+
+static atomic_bool g_abort_said; /* comm_abort() has spoken in this process, or need not */
+
+static struct {
+    pthread_mutex_t lock;
+    comm_group *group[GROUPS_MAX];
+    bool given_up;
+} g_alive = {.lock = PTHREAD_MUTEX_INITIALIZER};
 
 void comm_group_init(comm_group *g, const comm_ops *ops, int rank, int size,
                      const comm_options *opt)
@@ -71,10 +81,37 @@ static tp_status create_auto(comm_group **out, const comm_world *world, const co
     return comm_mpi_create(out, world, opt);
 }
 
-tp_status comm_group_create(comm_group **out, const comm_world *world, const comm_options *opt)
+/* Groups of one process that the lifeline gives up when a rank is lost. */
+static void replace_alive(comm_group *old, comm_group *new_)
 {
-    TP_ASSERT(out != NULL && world != NULL);
-    TP_TRY(check_options(world->size, opt));
+    bool too_late = false;
+
+    pthread_mutex_lock(&g_alive.lock);
+    for (int i = 0; i < GROUPS_MAX; i++) {
+        if (g_alive.group[i] == old) {
+            g_alive.group[i] = new_;
+            too_late = new_ != NULL && g_alive.given_up;
+            break;
+        }
+    }
+    pthread_mutex_unlock(&g_alive.lock);
+    if (too_late)
+        comm_request_abort(new_);
+}
+
+void comm_give_up_all(void)
+{
+    pthread_mutex_lock(&g_alive.lock);
+    g_alive.given_up = true;
+    for (int i = 0; i < GROUPS_MAX; i++) {
+        if (g_alive.group[i] != NULL)
+            comm_request_abort(g_alive.group[i]);
+    }
+    pthread_mutex_unlock(&g_alive.lock);
+}
+
+static tp_status create_kind(comm_group **out, const comm_world *world, const comm_options *opt)
+{
     if (world->size > 1 && !world->has_mpi)
         return TP_FAIL(TP_ERR_INVALID, "a group of %d ranks needs MPI to find its peers",
                        world->size);
@@ -104,6 +141,18 @@ tp_status comm_group_create(comm_group **out, const comm_world *world, const com
                    opt->kind);
 }
 
+tp_status comm_group_create(comm_group **out, const comm_world *world, const comm_options *opt)
+{
+    comm_group *g = NULL;
+
+    TP_ASSERT(out != NULL && world != NULL);
+    TP_TRY(check_options(world->size, opt));
+    TP_TRY(create_kind(&g, world, opt));
+    replace_alive(NULL, g);
+    *out = g;
+    return TP_OK;
+}
+
 tp_status comm_group_create_threads(comm_group **groups, int n, const comm_options *opt)
 {
     TP_ASSERT(groups != NULL);
@@ -115,6 +164,7 @@ void comm_group_destroy(comm_group *g)
 {
     if (g == NULL)
         return;
+    replace_alive(g, NULL);
     comm_device_detach(g);
     g->ops->destroy(g);
 }
@@ -161,6 +211,7 @@ static tp_status begin(comm_group *g, const char *fault_point)
         return TP_REJECT(TP_ERR_COMM, "the group was told to abort");
     }
     g->n_calls++;
+    tp_pulse();
     if (TP_UNLIKELY(tp_fault_hit(fault_point))) {
         (void)comm_group_end(g, TP_ERR_COMM);
         return TP_FAIL(TP_ERR_COMM, "injected failure at %s", fault_point);
@@ -292,6 +343,11 @@ bool comm_aborted(const comm_group *g)
     return g->ops->aborted(g);
 }
 
+void comm_said(void)
+{
+    atomic_store(&g_abort_said, true);
+}
+
 TP_NORETURN void comm_abort(comm_group *g, int exit_code, const char *why)
 {
     bool first = !atomic_exchange(&g_abort_said, true);
@@ -305,5 +361,6 @@ TP_NORETURN void comm_abort(comm_group *g, int exit_code, const char *why)
         tp_error("comm", "ending all ranks with code %d: %s", exit_code, why);
     else
         tp_debug("comm", "leaving with code %d: %s", exit_code, why);
+    comm_life_fail(exit_code, why);
     comm_boot_abort(exit_code);
 }

@@ -63,6 +63,15 @@ void comm_group_init(comm_group *g, const comm_ops *ops, int rank, int size,
 /* After a call on the data path: a failed wait is the end of the group, here and for the peers. */
 tp_status comm_group_end(comm_group *g, tp_status st);
 
+/* For the lifeline: every group of this process gives up its waits, the ones to come as well; any thread. */
+void comm_give_up_all(void);
+/* The reason for the end was logged: comm_abort() need not. */
+void comm_said(void);
+/* Tells rank 0 why this rank ends the job; life.c. */
+void comm_life_fail(int code, const char *why);
+/* A rank has ended and all others know: each leaves by itself, nobody has to be killed. */
+bool comm_life_all_leave(void);
+
 /* Slice of [0, count) that `rank` finishes in a two-shot reduce: whole cache lines, as equal as possible. */
 void comm_slice(int64_t count, int size, int rank, int64_t *begin, int64_t *end);
 

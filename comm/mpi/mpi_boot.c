@@ -109,6 +109,14 @@ tp_status comm_mpi_share(void *buf, size_t bytes)
     return TP_OK;
 }
 
+tp_status comm_mpi_gather(void *all, const void *mine, size_t bytes)
+{
+    TP_ASSERT(bytes <= INT32_MAX);
+    COMM_MPI_TRY(MPI_Allgather((void *)(uintptr_t)mine, (int)bytes, MPI_BYTE, all, (int)bytes,
+                               MPI_BYTE, MPI_COMM_WORLD));
+    return TP_OK;
+}
+
 tp_status comm_mpi_agree(bool mine, bool *all)
 {
     int in = mine, out = 0;

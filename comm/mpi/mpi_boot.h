@@ -17,6 +17,8 @@ TP_NORETURN void comm_mpi_abort(int exit_code);
 
 /* Rank 0's buf reaches all. */
 TP_MUST_USE tp_status comm_mpi_share(void *buf, size_t bytes);
+/* all [ranks, bytes] */
+TP_MUST_USE tp_status comm_mpi_gather(void *all, const void *mine, size_t bytes);
 /* *all = every rank said true. */
 TP_MUST_USE tp_status comm_mpi_agree(bool mine, bool *all);
 
