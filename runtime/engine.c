@@ -8,9 +8,8 @@
 #include "base/hash.h"
 #include "base/log.h"
 #include "base/mem.h"
+#include "comm/life.h"
 #include "runtime/engine_impl.h"
-
-#define EMULATED_SLOWNESS 10 /* the step timeout of the emulated device is so many times longer */
 
 /* ---- start ---- */
 
@@ -63,18 +62,16 @@ static tp_status create_plan_buffer(rt_engine *e)
                                : TP_FAIL(TP_ERR_NOMEM, "step plan of %zu bytes", e->plan_bytes_max);
 }
 
-/* A step of a device takes a part of a second, whatever the model; the emulated one is much slower. */
+/* Rank 0 watches the steps of all ranks; who has neither peers nor a device waits for nobody. */
 static tp_status create_watchdog(rt_engine *e)
 {
     rt_watchdog_options o = {.group = e->group,
                              .timeout_ms = e->settled.step_timeout_ms,
-                             .on_late = rt_engine_step_is_late,
+                             .on_late = rt_engine_give_up,
                              .owner = e};
 
-    if (!e->be->device)
+    if (comm_rank(e->group) != 0 || (comm_size(e->group) == 1 && !e->be->device))
         return TP_OK;
-    if (strcmp(e->be->ops->name, "emu") == 0)
-        o.timeout_ms *= EMULATED_SLOWNESS;
     return rt_watchdog_start(&e->watchdog, &o);
 }
 
@@ -188,6 +185,7 @@ tp_status rt_engine_create(rt_engine **out, const rt_engine_options *opt, kern_b
     e->output =
         (rt_output){.tokenizer = e->tokenizer, .config = &e->settled.config, .stats = &e->stats};
     rt_engine_set_state(e, RT_ENGINE_SERVING);
+    comm_life_on_loss(rt_engine_give_up, e);
     *out = e;
     return TP_OK;
 }
@@ -209,6 +207,7 @@ void rt_engine_destroy(rt_engine *e)
 {
     if (e == NULL)
         return;
+    comm_life_on_loss(NULL, NULL);
     rt_watchdog_stop(e->watchdog);
     rt_pipe_release(&e->pipe);
     rt_plan_writer_release(&e->writer);

@@ -52,7 +52,7 @@ typedef struct rt_engine_options {
         *reducers; /* of the device's module (kern_module_open), or NULL: sums through the host */
     const char *comm_table;   /* file for comm_device_use_table(), or NULL: built-in sizes */
     const char *device_name;  /* that the table was measured on; NULL: any */
-    int64_t step_timeout_ms;  /* longest wait for another rank in a step; a device only */
+    int64_t step_timeout_ms;  /* longest time in a step without progress on any rank */
     bool enforce_eager;       /* no graphs of decode steps */
     const int *capture_sizes; /* [n_capture_sizes] ascending; NULL: the usual ones */
     int n_capture_sizes;

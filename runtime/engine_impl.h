@@ -40,7 +40,7 @@ struct rt_engine {
     rt_model *model;       /* owned */
     kern_kv *kv;           /* owned */
     rt_worker *worker;     /* owned */
-    rt_watchdog *watchdog; /* owned; NULL on CPU, where a step may take any time */
+    rt_watchdog *watchdog; /* owned; NULL where nobody can hang: a single rank on a CPU */
     size_t plan_bytes_max;
     uint8_t *plan_buf; /* owned; ranks other than 0 */
     /* rank 0 */
@@ -72,7 +72,8 @@ struct rt_engine {
 };
 
 void rt_engine_set_state(rt_engine *e, rt_engine_state s);
-void rt_engine_step_is_late(void *engine); /* for the watchdog */
+/* No step will be executed any more: for the lifeline when a rank is lost, and for the watchdog. */
+void rt_engine_give_up(void *engine);
 
 /* ---- engine_requests.c: under the plan lock ---- */
 /* A request from the inbox becomes sequences. */

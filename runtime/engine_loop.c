@@ -62,15 +62,12 @@ static void ring(rt_engine *e)
     pthread_cond_signal(&e->inbox.wake);
 }
 
-/* The watchdog's thread: this step will not end, so no request may wait for it. */
-void rt_engine_step_is_late(void *engine)
+/* The first failure counts. */
+static bool set_failure(rt_engine *e, tp_status st)
 {
-    rt_engine *e = engine;
     int ok = TP_OK;
 
-    if (atomic_compare_exchange_strong(&e->failed, &ok, (int)TP_ERR_TIMEOUT) &&
-        comm_rank(e->group) == 0)
-        ring(e);
+    return atomic_compare_exchange_strong(&e->failed, &ok, (int)st);
 }
 
 static tp_status failure(const rt_engine *e)
@@ -283,6 +280,19 @@ static void conclude(rt_engine *e, tp_status st)
     }
 }
 
+/* The engine thread may hang, so clients are told by another: the scheduler thread, or where there is none, this one. */
+void rt_engine_give_up(void *engine)
+{
+    rt_engine *e = engine;
+
+    if (!set_failure(e, TP_ERR_COMM) || comm_rank(e->group) != 0)
+        return;
+    rt_pipe_close(&e->pipe);
+    ring(e);
+    if (!e->overlapped)
+        conclude(e, TP_ERR_COMM);
+}
+
 static void *run_scheduler(void *engine)
 {
     rt_engine *e = engine;
@@ -325,7 +335,7 @@ static rt_step *next_step_in_turn(rt_engine *e)
     int64_t look_ns = lock_and_run_round(e, 1);
     rt_step *s;
 
-    while ((s = rt_pipe_next(&e->pipe, false)) == NULL) {
+    while ((s = rt_pipe_next(&e->pipe, false)) == NULL && failure(e) == TP_OK) {
         sleep_until_called(e, look_ns);
         look_ns = lock_and_run_round(e, 1);
     }
@@ -340,16 +350,18 @@ static tp_status execute_all(rt_engine *e)
         rt_step *s = e->overlapped ? next_step(e) : next_step_in_turn(e);
         tp_status st;
 
+        if (s == NULL)
+            return failure(e);
         tp_mem_forbid(true);
         st = execute(e, s, &stop);
         tp_mem_forbid(false);
         if (st == TP_OK)
             rt_pipe_finish(&e->pipe);
         else
-            atomic_store(&e->failed, (int)st);
+            set_failure(e, st);
         if (e->overlapped)
             ring(e);
-        /* the watchdog's verdict stands, even when the step did end after all */
+        /* who gave up stands by it, even when the step did end after all */
         TP_TRY(failure(e));
     }
     return TP_OK;

@@ -1,5 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* watchdog.c - see watchdog.h.  The thread looks ten times a second; nothing wakes it in between but the end. */
+/* watchdog.c - see watchdog.h.  The thread looks ten times a second; nothing wakes it in between but the end.
+ *
+ * What it compares is one number: all pulses that it knows of.  A look that comes late means that this process did not
+ * run (it was stopped, or the host slept): that time does not count.
+ */
 #include "runtime/watchdog.h"
 
 #include <inttypes.h>
@@ -10,14 +14,17 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "base/mem.h"
+#include "base/pulse.h"
+#include "comm/life.h"
 
 #define LOOK_NS (100 * TP_NS_PER_MS)
+#define LATE_NS (500 * TP_NS_PER_MS)
 #define GRACE_NS                                                                                   \
     (2 * TP_NS_PER_S) /* for the engine thread to come back once the group's waits return */
 
 struct rt_watchdog {
     rt_watchdog_options opt;
-    atomic_llong since_ns; /* when the step began; 0 = none is under way */
+    atomic_bool in_step;
     atomic_ullong step;
     pthread_t thread;
     pthread_mutex_t lock;
@@ -27,16 +34,18 @@ struct rt_watchdog {
 
 void rt_watchdog_begin(rt_watchdog *w, uint64_t step)
 {
+    comm_life_begin(step);
     if (w == NULL)
         return;
     atomic_store_explicit(&w->step, step, memory_order_relaxed);
-    atomic_store_explicit(&w->since_ns, tp_now_ns(), memory_order_release);
+    atomic_store_explicit(&w->in_step, true, memory_order_release);
 }
 
 void rt_watchdog_end(rt_watchdog *w)
 {
+    comm_life_end();
     if (w != NULL)
-        atomic_store_explicit(&w->since_ns, 0, memory_order_release);
+        atomic_store_explicit(&w->in_step, false, memory_order_release);
 }
 
 /* True: the watchdog is to end. */
@@ -53,24 +62,81 @@ static bool sleep_until(rt_watchdog *w, int64_t until_ns)
     return stop;
 }
 
-static bool is_in_step_since(rt_watchdog *w, int64_t since)
+static bool is_in_step(const rt_watchdog *w)
 {
-    return atomic_load_explicit(&w->since_ns, memory_order_acquire) == since;
+    return atomic_load_explicit(&w->in_step, memory_order_acquire);
 }
 
-static void end_step(rt_watchdog *w, int64_t since)
+/* Grows whenever anything is known to have been done on any rank. */
+static uint64_t all_pulses(const rt_watchdog *w)
+{
+    uint64_t sum = tp_pulse_count() + atomic_load_explicit(&w->step, memory_order_relaxed);
+
+    for (int r = 0; r < comm_size(w->opt.group); r++) {
+        comm_life_view v;
+
+        if (r != comm_rank(w->opt.group) && comm_life_look(r, &v))
+            sum += v.done + (v.step << 20) + (v.in_step ? 0 : 1);
+    }
+    return sum;
+}
+
+static bool is_behind(const comm_life_view *a, const comm_life_view *b)
+{
+    return a->step != b->step ? a->step < b->step : a->done < b->done;
+}
+
+/* The rank that all wait for: the one that has done less than any other; -1 when two have done the same. */
+static int find_culprit(const rt_watchdog *w)
+{
+    comm_life_view least = {0};
+    int culprit = -1;
+    bool alone = false;
+
+    for (int r = 0; r < comm_size(w->opt.group); r++) {
+        comm_life_view v;
+
+        if (!comm_life_look(r, &v))
+            continue;
+        if (culprit < 0 || is_behind(&v, &least)) {
+            alone = true;
+            culprit = r;
+            least = v;
+        } else if (!is_behind(&least, &v)) {
+            alone = false;
+        }
+    }
+    return alone || comm_size(w->opt.group) == 1 ? culprit : -1;
+}
+
+static void describe(const rt_watchdog *w, int culprit, char *why, size_t cap)
+{
+    char who[160] = "the device";
+
+    if (comm_size(w->opt.group) > 1)
+        (void)snprintf(who, sizeof who, "a rank or its device");
+    if (culprit >= 0 && comm_size(w->opt.group) > 1)
+        comm_life_name(culprit, who, sizeof who);
+    (void)snprintf(why, cap, "step %llu made no progress for %.1f s (--step-timeout): %s hangs",
+                   atomic_load(&w->step), (double)w->opt.timeout_ms / 1e3, who);
+}
+
+static void end_step(rt_watchdog *w)
 {
     int64_t deadline = tp_now_ns() + GRACE_NS;
-    char why[160];
+    int culprit = find_culprit(w);
+    char why[320];
 
-    (void)snprintf(why, sizeof why,
-                   "step %llu did not end within %.1f s: the device or another rank hangs "
-                   "(--step-timeout)",
-                   atomic_load(&w->step), (double)w->opt.timeout_ms / 1e3);
-    tp_error("watchdog", "%s", why);
+    if (comm_life_lost(NULL))
+        return; /* known already, and by name */
+    describe(w, culprit, why, sizeof why);
+    if (comm_size(w->opt.group) > 1)
+        comm_life_declare(culprit, why);
+    else
+        tp_error("watchdog", "%s", why);
     w->opt.on_late(w->opt.owner);
     comm_request_abort(w->opt.group);
-    while (is_in_step_since(w, since)) {
+    while (is_in_step(w)) {
         if (tp_now_ns() >= deadline)
             comm_abort(w->opt.group, RT_EXIT_STUCK, why);
         if (sleep_until(w, tp_now_ns() + LOOK_NS))
@@ -81,14 +147,23 @@ static void end_step(rt_watchdog *w, int64_t since)
 static void *watch(void *arg)
 {
     rt_watchdog *w = arg;
+    int64_t since = tp_now_ns(), planned = since + LOOK_NS;
+    uint64_t pulses = 0;
 
-    while (!sleep_until(w, tp_now_ns() + LOOK_NS)) {
-        int64_t since = atomic_load_explicit(&w->since_ns, memory_order_acquire);
+    while (!sleep_until(w, planned)) {
+        int64_t now = tp_now_ns();
+        uint64_t seen = all_pulses(w);
 
-        if (since != 0 && tp_now_ns() - since > w->opt.timeout_ms * TP_NS_PER_MS) {
-            end_step(w, since);
+        if (!is_in_step(w) || seen != pulses)
+            since = now;
+        else if (now - planned > LATE_NS)
+            since += now - planned;
+        if (now - since > w->opt.timeout_ms * TP_NS_PER_MS) {
+            end_step(w);
             return NULL; /* the group is dead: there are no more steps */
         }
+        pulses = seen;
+        planned = now + LOOK_NS;
     }
     return NULL;
 }

@@ -94,11 +94,19 @@ rt_step *rt_pipe_next(rt_pipe *p, bool wait)
     bool there;
 
     pthread_mutex_lock(&p->lock);
-    while (wait && p->n_pushed == at)
+    while (wait && p->n_pushed == at && !p->closed)
         pthread_cond_wait(&p->work, &p->lock);
-    there = p->n_pushed > at;
+    there = p->n_pushed > at && !p->closed;
     pthread_mutex_unlock(&p->lock);
     return there ? &p->steps[at % (uint64_t)p->n_steps] : NULL;
+}
+
+void rt_pipe_close(rt_pipe *p)
+{
+    pthread_mutex_lock(&p->lock);
+    p->closed = true;
+    pthread_mutex_unlock(&p->lock);
+    pthread_cond_signal(&p->work);
 }
 
 void rt_pipe_finish(rt_pipe *p)

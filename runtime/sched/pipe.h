@@ -38,6 +38,7 @@ typedef struct rt_pipe {
     int results_max;
     pthread_mutex_t lock;
     pthread_cond_t work;
+    bool closed;              /* under lock */
     uint64_t n_pushed;        /* written by the scheduler under lock */
     atomic_ullong n_finished; /* written by the executor */
     uint64_t n_popped;        /* scheduler */
@@ -60,8 +61,11 @@ const rt_step *rt_pipe_oldest(const rt_pipe *p);
 void rt_pipe_pop(rt_pipe *p); /* the oldest, which is done, or never will be after a failure */
 
 /* ---- executor ---- */
-/* The step to execute.  When there is none: sleeps until there is, or yields NULL unless told to wait. */
+/* The step to execute.  When there is none: sleeps until there is, or yields NULL unless told to wait.  NULL, too, once
+ * the pipe is closed. */
 rt_step *rt_pipe_next(rt_pipe *p, bool wait);
+/* No step will be executed any more: ends the executor's sleep.  Any thread. */
+void rt_pipe_close(rt_pipe *p);
 /* The step that next() gave has its results. */
 void rt_pipe_finish(rt_pipe *p);
 
