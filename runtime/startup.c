@@ -15,6 +15,7 @@
 
 #include "base/log.h"
 #include "comm/device.h"
+#include "runtime/model/identity.h"
 #include "runtime/sample/sample.h"
 
 #define DEFAULT_MAX_SEQS       128
@@ -145,6 +146,32 @@ static tp_status decide(rt_settled *s, const rt_engine_options *opt, const kern_
     return TP_OK;
 }
 
+/* Do all ranks find rank 0's model under its path?  Rank 0 says who does not. */
+static tp_status compare_models(comm_group *g, const rt_settled *s, const comm_world *world)
+{
+    struct card {
+        uint8_t id[TP_HASH128_BYTES];
+        char host[sizeof world->host];
+    } mine, all[TP_SEG_MAX];
+    static const uint8_t none[TP_HASH128_BYTES];
+    tp_status st = TP_OK;
+
+    rt_model_identity(mine.id, s->model_dir);
+    memcpy(mine.host, world->host, sizeof mine.host);
+    TP_TRY(comm_allgather(g, &mine, all, sizeof mine));
+    for (int r = 1; r < comm_size(g); r++) {
+        if (memcmp(all[r].id, all[0].id, sizeof mine.id) == 0)
+            continue;
+        if (comm_rank(g) != 0)
+            return TP_REJECT(TP_ERR_INVALID, "the ranks see different models");
+        st = TP_FAIL(TP_ERR_INVALID, "rank %d on %s finds %s in %s: it must be a copy of rank 0's",
+                     r, all[r].host,
+                     memcmp(all[r].id, none, sizeof none) == 0 ? "no model" : "another model",
+                     s->model_dir);
+    }
+    return st;
+}
+
 /* The kind of group that --comm asks for. */
 static const char *group_kind(const rt_engine_options *opt, const kern_backend *be)
 {
@@ -170,6 +197,8 @@ tp_status rt_settle(rt_settled *out, const rt_engine_options *opt, const comm_wo
     }
     if (st == TP_OK)
         st = comm_broadcast(g, &s, sizeof s, 0);
+    if (st == TP_OK)
+        st = compare_models(g, &s, world);
     comm_group_destroy(g);
     if (st == TP_OK)
         *out = s;
@@ -214,8 +243,8 @@ tp_status rt_attach_device(comm_group *g, kern_backend *be, const char *want, co
 tp_status rt_create_group(comm_group **out, const rt_settled *s, const rt_engine_options *opt,
                           const comm_world *world, kern_backend *be)
 {
-    /* Loading takes as long as it takes, and the group cannot change its deadline later: steps wait without one, too.
-     * settled.step_timeout_ms is what they will use. */
+    /* Nobody knows how long loading or a step may take: waits have no deadline.  The lifeline and the watchdog end them
+     * when a rank is lost or hangs. */
     comm_options co = {
         .kind = group_kind(opt, be),
         .window_bytes = rt_model_window_bytes(&s->config, world->size, s->max_num_batched_tokens),
