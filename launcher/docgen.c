@@ -74,7 +74,7 @@ void launch_print_help(FILE *out)
           out);
 }
 
-static void print_value(FILE *out, const launch_row *r, const launch_options *o)
+void launch_print_value(FILE *out, const launch_row *r, const launch_options *o)
 {
     const char *field = (const char *)o + r->offset;
     const launch_list *list;
@@ -118,7 +118,7 @@ void launch_print_config(FILE *out, const launch_parser *p)
         if ((r->flags & LAUNCH_HIDDEN) != 0)
             continue;
         fprintf(out, "%s: ", r->name);
-        print_value(out, r, &p->opt);
+        launch_print_value(out, r, &p->opt);
         fprintf(out, "  # %s\n", k_origin[p->origin[i]]);
     }
 }

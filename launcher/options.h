@@ -59,7 +59,7 @@ typedef struct launch_options {
     bool insecure;
     int64_t max_body, max_connections, max_output_tokens, max_prompts_per_request,
         max_seqs_per_request;
-    int64_t shutdown_timeout, step_timeout;
+    int64_t shutdown_timeout, step_timeout, startup_timeout;
     /* plan, doctor, bench */
     const char *gpu, *quantization, *kv_cache_dtype, *batch, *load, *output;
     launch_list gpu_price;
@@ -148,6 +148,7 @@ TP_MUST_USE tp_status launch_read_file(launch_parser *p, const char *path);
 /* Generated texts. */
 void launch_print_help(FILE *out);
 void launch_print_config(FILE *out, const launch_parser *p);
+void launch_print_value(FILE *out, const launch_row *row, const launch_options *opt);
 void launch_print_man(FILE *out);
 void launch_print_completion(FILE *out);
 

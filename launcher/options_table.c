@@ -171,7 +171,11 @@ const launch_row launch_rows[] = {
     INT(NULL, "shutdown-timeout", NULL, shutdown_timeout, "30", 0, 86400,
         "Seconds that running requests may take to finish after a signal."),
     INT(NULL, "step-timeout", NULL, step_timeout, "10", 1, 3600,
-        "Seconds without an answer of a rank after which it counts as lost."),
+        "Seconds after which a rank that is silent, or a step in which no rank gets anything done, "
+        "counts as lost. The job then ends."),
+    INT(NULL, "startup-timeout", NULL, startup_timeout, "120", 1, 86400,
+        "Seconds for all ranks to find each other at start; those that are missing are named. "
+        "Loading the model does not count."),
 
     TOOL_STR(
         "Plan, doctor and bench", "gpu", NULL, gpu, NULL,

@@ -4,6 +4,7 @@
  * The main thread is the engine thread (the only one that calls MPI).  Signals are blocked everywhere and taken by one
  * thread, which turns them into a drain.  A SIGTERM that comes from our own mpirun is its hard stop: there is about a
  * second left, so open streams are told at once.  Ranks other than 0 ignore the drain signals: they end with the plan.
+ * When a rank was lost, mpirun sends SIGTERM a second later, too: by then everybody has been told why.
  */
 #include "launcher/serve.h"
 
@@ -14,10 +15,13 @@
 #include <unistd.h>
 
 #include "api/server.h"
+#include "base/clock.h"
 #include "base/hash.h"
 #include "base/log.h"
 #include "comm/comm.h"
+#include "comm/life.h"
 #include "kernels/kern.h"
+#include "launcher/agree.h"
 #include "launcher/bind.h"
 #include "launcher/gpu_bind.h"
 #include "launcher/keys.h"
@@ -25,8 +29,8 @@
 #include "launcher/ranks.h"
 #include "runtime/engine.h"
 
-#define EXIT_GROUP_LOST 70
-#define FLUSH_MS        1000 /* for the last bytes to clients after a failure */
+#define FLUSH_MS  1000 /* for the last bytes to clients after a failure */
+#define LINGER_MS 300  /* and for those who ask /health what has happened */
 
 typedef struct signal_watch {
     pthread_mutex_t lock;
@@ -55,6 +59,8 @@ static void on_signal(const siginfo_t *info, int count)
     pthread_mutex_lock(&g_watch.lock);
     if (!g_watch.leader) {
         tp_debug("launcher", "signal %d left to rank 0", info->si_signo);
+    } else if (comm_life_lost(NULL)) {
+        tp_debug("launcher", "signal %d after the loss of a rank", info->si_signo);
     } else if (g_watch.engine != NULL) {
         tp_info("launcher", "signal %d: draining, running requests have %lld ms", info->si_signo,
                 (long long)timeout_ms);
@@ -176,6 +182,18 @@ rt_engine_options launch_engine_options(const launch_options *opt, const char *m
                                .progress = isatty(STDERR_FILENO) == 1};
 }
 
+/* After a failure that the ranks have not agreed on: ends the job.  A start that failed on all alike ends by itself. */
+static void leave(rt_engine *engine)
+{
+    const char *why = tp_last_error();
+
+    if (engine == NULL && !comm_life_lost(&why))
+        return;
+    (void)comm_life_lost(&why);
+    comm_life_let_leader_go(LINGER_MS + FLUSH_MS);
+    comm_abort(engine != NULL ? rt_engine_group(engine) : NULL, COMM_EXIT_LOST, why);
+}
+
 /* Serves until the end; the engine and the server live inside. */
 static tp_status run(const launch_options *opt, const comm_world *world, kern_backend *be,
                      const launch_device *device, tp_arena *arena)
@@ -214,16 +232,19 @@ static tp_status run(const launch_options *opt, const comm_world *world, kern_ba
         set_watched(NULL);
     }
     if (api != NULL) {
-        if (st != TP_OK)
+        if (st != TP_OK) {
             api_server_set_failed(api, engine != NULL &&
                                                rt_engine_get_state(engine) == RT_ENGINE_RANK_LOST
                                            ? "rank_lost"
                                            : "engine_dead");
+            if (engine != NULL)
+                tp_sleep_us(LINGER_MS * 1000);
+        }
         api_server_stop(api, st == TP_OK ? 5 * FLUSH_MS : FLUSH_MS);
         api_server_destroy(api);
     }
-    if (st != TP_OK && engine != NULL && world->size > 1)
-        comm_abort(rt_engine_group(engine), EXIT_GROUP_LOST, tp_last_error());
+    if (st != TP_OK && world->size > 1)
+        leave(engine);
     rt_engine_destroy(engine);
     return st;
 }
@@ -262,6 +283,21 @@ tp_status launch_open_backend(kern_backend **out, launch_device *device, const l
     return TP_OK;
 }
 
+/* All ranks, with a lifeline between them, and nothing in which they differ. */
+static tp_status meet(comm_world *world, const launch_options *opt)
+{
+    comm_life_options lo = {.silence_ms = opt->step_timeout * 1000,
+                            .join_ms = opt->startup_timeout * 1000};
+
+    TP_TRY(comm_arrive(lo.join_ms));
+    TP_TRY(comm_init(world));
+    set_leader(world->rank == 0);
+    tp_log_set_rank(world->rank, world->size);
+    TP_TRY(check_world(opt, world));
+    TP_TRY(launch_agree(opt, world));
+    return comm_life_start(world, &lo);
+}
+
 int launch_serve(const launch_options *opt)
 {
     comm_world world;
@@ -275,12 +311,7 @@ int launch_serve(const launch_options *opt)
         return 1;
     st = start_watch(opt, launch_env_rank() <= 0);
     if (st == TP_OK)
-        st = comm_init(&world);
-    if (st != TP_OK)
-        return 1;
-    set_leader(world.rank == 0);
-    tp_log_set_rank(world.rank, world.size);
-    st = check_world(opt, &world);
+        st = meet(&world, opt);
     /* a rank without a device goes on: all ranks agree in rt_engine_create that one has failed */
     if (st == TP_OK && launch_open_backend(&be, &device, opt, &world) != TP_OK)
         be = NULL;
