@@ -119,8 +119,11 @@ tp_status comm_device_poll(comm_group *g)
     for (int i = 0; s != NULL && i < s->n_reducers; i++) {
         tp_status st = s->r[i]->ops->poll(s->r[i]);
 
-        if (TP_UNLIKELY(st != TP_OK))
-            return comm_group_end(g, TP_FAIL(st, "%s", tp_last_error()));
+        if (TP_UNLIKELY(st != TP_OK)) {
+            if (!comm_aborted(g)) /* else whoever aborted has said why */
+                st = TP_FAIL(st, "%s", tp_last_error());
+            return comm_group_end(g, st);
+        }
     }
     return TP_OK;
 }
