@@ -213,8 +213,10 @@ bool comm_life_all_leave(void)
 
 void comm_life_declare(int rank, const char *why)
 {
-    if (!atomic_load(&g.started))
+    if (!atomic_load(&g.started)) {
+        tp_error("comm", "%s", why);
         return;
+    }
     lose(rank, LOSS_MUTE, false, why);
     wake();
 }
