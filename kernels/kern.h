@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* kern.h - the operations that a transformer step is made of, one table per backend.
  *
- * Backends: "ref" (plain scalar C, the oracle), "cpu" (OpenMP; the instruction set is chosen inside, at run time),
+ * Backends: "ref" (plain scalar C, the oracle), "cpu" (own threads; the instruction set is chosen inside, at run time),
  * "cuda" (a module opened at run time), "emu" (the same CUDA sources on an emulated device) and "null" (none of it).
  *
  * Memory: every array that an args struct points to is memory of the backend, from ops->alloc().  On CPU backends that

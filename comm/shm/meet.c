@@ -6,52 +6,26 @@
  */
 #include "comm/shm/meet.h"
 
-#include <limits.h>
-#include <linux/futex.h>
 #include <sched.h>
-#include <sys/syscall.h>
-#include <time.h>
-#include <unistd.h>
 
 #include "base/clock.h"
+#include "base/futex.h"
 
 #define SLICE_MS     100
 #define YIELDS_MAX   10
 #define YIELDS_NS    100000
 #define SPINS_A_LOOK 32 /* loads of the word between two looks at the clock */
 
-static inline void relax(void)
-{
-#if defined(__x86_64__)
-    __builtin_ia32_pause();
-#elif defined(__aarch64__)
-    __asm__ volatile("yield");
-#endif
-}
-
-/* Shared futexes (not FUTEX_PRIVATE_FLAG): the word may lie in another process's memory, too. */
-static void futex_wait(_Atomic uint32_t *word, uint32_t seen, int64_t ns)
-{
-    struct timespec ts = {.tv_sec = ns / TP_NS_PER_S, .tv_nsec = ns % TP_NS_PER_S};
-
-    (void)syscall(SYS_futex, word, FUTEX_WAIT, seen, &ts, NULL, 0);
-}
-
-static void futex_wake_all(_Atomic uint32_t *word)
-{
-    (void)syscall(SYS_futex, word, FUTEX_WAKE, INT_MAX, NULL, NULL, 0);
-}
-
 void comm_bell_ring(comm_bell *b, uint32_t value)
 {
     atomic_store(&b->word, value);
     if (atomic_load(&b->sleepers) != 0)
-        futex_wake_all(&b->word);
+        tp_futex_wake_all(&b->word);
 }
 
 void comm_bell_alarm(comm_bell *b)
 {
-    futex_wake_all(&b->word);
+    tp_futex_wake_all(&b->word);
 }
 
 static bool told_to_stop(const comm_patience *p)
@@ -78,7 +52,7 @@ static bool look_first(const comm_bell *b, uint32_t target, const comm_patience 
         for (int i = 0; i < SPINS_A_LOOK; i++) {
             if (comm_bell_reached(b, target))
                 return true;
-            relax();
+            tp_relax();
         }
     } while (tp_now_ns() - start < p->spin_ns && !told_to_stop(p));
     return false;
@@ -103,7 +77,8 @@ tp_status comm_bell_wait(comm_bell *b, uint32_t target, const comm_patience *p)
         if (left <= 0)
             return TP_ERR_TIMEOUT;
         atomic_fetch_add(&b->sleepers, 1);
-        futex_wait(&b->word, seen, left < SLICE_MS * TP_NS_PER_MS ? left : SLICE_MS * TP_NS_PER_MS);
+        tp_futex_wait(&b->word, seen,
+                      left < SLICE_MS * TP_NS_PER_MS ? left : SLICE_MS * TP_NS_PER_MS);
         atomic_fetch_sub(&b->sleepers, 1);
     }
 }

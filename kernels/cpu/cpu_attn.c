@@ -12,10 +12,7 @@
  * in scratch.
  */
 #include <math.h>
-#include <stdatomic.h>
 #include <string.h>
-
-#include <omp.h>
 
 #include "kernels/convert.h"
 #include "kernels/cpu/cpu_kv.h"
@@ -51,6 +48,8 @@ typedef struct attn_job {
     int n_runs;
     float *space; /* [n_threads, space_floats()] */
     float *parts; /* [n_q, tiles, hd + 2]: one sequence by tiles: weighted sum, maximum, sum */
+    const kern_attn_seq *seq; /* the one that is computed by tiles */
+    int tile0, n_tiles;       /* its tiles */
 } attn_job;
 
 /* Query vectors first .. first + n of a run: vector v is head run->first + v % run->n of row v / run->n. */
@@ -306,39 +305,37 @@ static void run_task(const attn_job *job, const kern_attn_seq *seq, int k, const
     attend_block(job, &b, t);
 }
 
-static void attend_by_blocks(const attn_job *job, int n_tasks, int team)
+/* Tasks [begin, end) of all sequences together. */
+static void attend_by_blocks(const void *args, int64_t begin, int64_t end, int thread)
 {
-    const kern_attn_seq *seqs = job->a->seqs;
-    atomic_int next = 0;
+    const attn_job *job = args;
+    const kern_attn_seq *seq = job->a->seqs;
+    thread_space t = space_of(job, thread);
+    int64_t base = 0;
+    int count = seq_tasks(job, seq);
 
-#pragma omp parallel num_threads(team) if (team > 1)
-    {
-        thread_space t = space_of(job, omp_get_thread_num());
-        int seq = 0, base = 0, count = seq_tasks(job, &seqs[0]), task;
-
-        while ((task = atomic_fetch_add_explicit(&next, 1, memory_order_relaxed)) < n_tasks) {
-            while (task >= base + count) {
-                base += count;
-                count = seq_tasks(job, &seqs[++seq]);
-            }
-            run_task(job, &seqs[seq], task - base, &t);
+    for (int64_t task = begin; task < end; task++) {
+        while (task >= base + count) {
+            base += count;
+            count = seq_tasks(job, ++seq);
         }
+        run_task(job, seq, (int)(task - base), &t);
     }
 }
 
 /* ---- by tiles: one row, many threads ---- */
-static float *part_at(const attn_job *job, int head, int tile, int n_tiles)
+static float *part_at(const attn_job *job, int head, int tile)
 {
-    return job->parts + ((size_t)head * (size_t)n_tiles + (size_t)tile) * (size_t)(job->hd + 2);
+    return job->parts +
+           ((size_t)head * (size_t)job->n_tiles + (size_t)tile) * (size_t)(job->hd + 2);
 }
 
-static void tile_task(const attn_job *job, const vec_block *b, int tile, int tile0, int n_tiles,
-                      const thread_space *t)
+static void tile_task(const attn_job *job, const vec_block *b, int tile, const thread_space *t)
 {
     load_queries(job, b, t->q);
-    attend_tile(job, b, tile0 + tile, t);
+    attend_tile(job, b, job->tile0 + tile, t);
     for (int i = 0; i < b->n; i++) {
-        float *p = part_at(job, head_of(b, i), tile, n_tiles);
+        float *p = part_at(job, head_of(b, i), tile);
 
         memcpy(p, t->part + (size_t)i * (size_t)job->hd, (size_t)job->hd * sizeof *p);
         p[job->hd] = t->part_max[i];
@@ -346,44 +343,56 @@ static void tile_task(const attn_job *job, const vec_block *b, int tile, int til
     }
 }
 
-static void join_head(const attn_job *job, const kern_attn_seq *seq, int head, int n_tiles,
-                      const thread_space *t)
+static void join_head(const attn_job *job, int head, const thread_space *t)
 {
     float max = -INFINITY, sum = 0.0f;
 
     memset(t->o, 0, (size_t)job->hd * sizeof *t->o);
-    for (int tile = 0; tile < n_tiles; tile++) {
-        const float *p = part_at(job, head, tile, n_tiles);
+    for (int tile = 0; tile < job->n_tiles; tile++) {
+        const float *p = part_at(job, head, tile);
 
         join(job, t->o, &max, &sum, p, p[job->hd], p[job->hd + 1]);
     }
-    finish(job, seq->row, head, t->o, sum);
+    finish(job, job->seq->row, head, t->o, sum);
 }
 
-static void attend_by_tiles(const attn_job *job, const kern_attn_seq *seq, int team)
+static void attend_tiles(const void *args, int64_t begin, int64_t end, int thread)
 {
-    int tile0 = first_seen(job->a, seq->ctx - 1) / TILE, n_tiles = tiles_of(seq->ctx) - tile0;
-    int n_tasks = seq_tasks(job, seq) * n_tiles;
+    const attn_job *job = args;
+    thread_space t = space_of(job, thread);
 
-#pragma omp parallel num_threads(team) if (team > 1)
-    {
-        thread_space t = space_of(job, omp_get_thread_num());
+    for (int64_t task = begin; task < end; task++) {
+        const head_run *run = job->runs;
+        int k = (int)(task / job->n_tiles);
+        vec_block b;
 
-#pragma omp for schedule(dynamic, 1)
-        for (int task = 0; task < n_tasks; task++) {
-            const head_run *run = job->runs;
-            int k = task / n_tiles;
-            vec_block b;
-
-            while (k >= blocks_of(seq, run))
-                k -= blocks_of(seq, run++);
-            b = block_at(job, seq, run, k);
-            tile_task(job, &b, task % n_tiles, tile0, n_tiles, &t);
-        }
-#pragma omp for schedule(static)
-        for (int h = 0; h < job->a->n_q; h++)
-            join_head(job, seq, h, n_tiles, &t);
+        while (k >= blocks_of(job->seq, run))
+            k -= blocks_of(job->seq, run++);
+        b = block_at(job, job->seq, run, k);
+        tile_task(job, &b, (int)(task % job->n_tiles), &t);
     }
+}
+
+static void join_heads(const void *args, int64_t begin, int64_t end, int thread)
+{
+    const attn_job *job = args;
+    thread_space t = space_of(job, thread);
+
+    for (int64_t h = begin; h < end; h++)
+        join_head(job, (int)h, &t);
+}
+
+static void attend_by_tiles(kern_backend *be, attn_job *job, const kern_attn_seq *seq)
+{
+    kern_team_work tiles = {.run = attend_tiles, .args = job, .step = 1, .most = 1};
+    kern_team_work heads = {.run = join_heads, .args = job, .step = 1, .n = job->a->n_q};
+
+    job->seq = seq;
+    job->tile0 = first_seen(job->a, seq->ctx - 1) / TILE;
+    job->n_tiles = tiles_of(seq->ctx) - job->tile0;
+    tiles.n = (int64_t)seq_tasks(job, seq) * job->n_tiles;
+    kern_cpu_share(be, &tiles, (int64_t)seq->ctx * job->a->n_q * job->a->head_dim, TEAM_WORK);
+    kern_cpu_share(be, &heads, (int64_t)job->n_tiles * job->a->n_q * job->hd, TEAM_WORK);
 }
 
 /* ---- the operation ---- */
@@ -391,7 +400,8 @@ tp_status kern_cpu_attn(kern_backend *be, const kern_attn_args *a)
 {
     attn_job job;
     int64_t work = 0;
-    int n_tasks = 0, team, one_row = 1;
+    kern_team_work blocks = {.run = attend_by_blocks, .args = &job, .step = 1, .most = 1};
+    int one_row = 1;
 
     TP_TRY(kern_check_attn(a, &a->kv->desc));
     TP_TRY(kern_check_attn_items(a, &a->kv->desc));
@@ -399,18 +409,14 @@ tp_status kern_cpu_attn(kern_backend *be, const kern_attn_args *a)
         return TP_OK;
     job_init(&job, a, kern_cpu_of(be));
     for (int i = 0; i < a->n_seqs; i++) {
-        n_tasks += seq_tasks(&job, &a->seqs[i]);
+        blocks.n += seq_tasks(&job, &a->seqs[i]);
         work += (int64_t)a->seqs[i].n_rows * a->seqs[i].ctx * a->n_q * a->head_dim;
         one_row &= a->seqs[i].n_rows == 1;
     }
-    team = kern_cpu_team(be, work, TEAM_WORK);
-    if (team == 1 || !one_row || n_tasks >= 4 * team) {
-        attend_by_blocks(&job, n_tasks, team);
-        return TP_OK;
-    }
-    for (int i = 0; i < a->n_seqs; i++)
-        attend_by_tiles(
-            &job, &a->seqs[i],
-            kern_cpu_team(be, (int64_t)a->seqs[i].ctx * a->n_q * a->head_dim, TEAM_WORK));
+    if (be->n_threads == 1 || work < TEAM_WORK || !one_row || blocks.n >= 4 * be->n_threads)
+        kern_cpu_share(be, &blocks, work, TEAM_WORK);
+    else
+        for (int i = 0; i < a->n_seqs; i++)
+            attend_by_tiles(be, &job, &a->seqs[i]);
     return TP_OK;
 }

@@ -42,12 +42,18 @@ static tp_status cpu_open(kern_backend **out, const kern_open_args *a)
 {
     kern_cpu_backend *cpu;
     kern_cpu_isa isa = KERN_CPU_GENERIC;
+    tp_status st;
 
     TP_TRY(kern_check_open(a));
     TP_TRY(choose_isa(a->isa, &isa));
     cpu = tp_calloc(1, sizeof *cpu);
     if (cpu == NULL)
         return TP_FAIL(TP_ERR_NOMEM, "out of memory opening the cpu backend");
+    st = kern_team_create(&cpu->team, a->n_threads);
+    if (st != TP_OK) {
+        tp_free(cpu);
+        return st;
+    }
     cpu->base.ops = kern_cpu_ops();
     cpu->base.n_threads = a->n_threads;
     cpu->base.isa = kern_cpu_isa_name(isa);
@@ -61,6 +67,7 @@ static tp_status cpu_open(kern_backend **out, const kern_open_args *a)
 
 static void cpu_close(kern_backend *be)
 {
+    kern_team_destroy(kern_cpu_of(be)->team);
     tp_free(be);
 }
 

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* cpu_elementwise.c - rmsnorm, RoPE table, qkv, SiLU times up, gather.
  *
- * All are cut by rows, SiLU also by columns; a team is forked from the amount of work on that takes a few times as
- * long as the fork.
+ * All are cut by rows, SiLU also by columns; the team helps from the amount of work on that takes a few times as long
+ * as calling it.
  */
 #include <math.h>
 #include <string.h>
@@ -11,10 +11,16 @@
 #include "kernels/cpu/cpu_kv.h"
 #include "kernels/kern_check.h"
 
-#define TEAM_ELEMENTS  16384 /* streamed numbers that repay a team */
-#define TEAM_FUNCTIONS 1024  /* the same for sine and cosine */
-#define SILU_COLUMNS   2048  /* one piece of work */
-#define F16_PIECE      256   /* numbers that pass through a buffer on their way to F16 */
+#define TEAM_ELEMENTS     8192 /* streamed numbers that repay a team */
+#define FUNCTION_ELEMENTS 16   /* what a sine and a cosine take in such numbers */
+#define SILU_COLUMNS      1024 /* one piece of work */
+#define F16_PIECE         256  /* numbers that pass through a buffer on their way to F16 */
+
+typedef struct row_job {
+    const kern_cpu_vec *vec;
+    const void *args; /* of the operation */
+    int pieces;       /* of a row; items are pieces */
+} row_job;
 
 /* No weight of this backend is multiplied with F16, so these two are only as fast as they are short. */
 static void put_f16(uint16_t *out, const float *in, int n)
@@ -49,15 +55,15 @@ static void silu_f16(const kern_cpu_vec *vec, uint16_t *out, const float *gate, 
     }
 }
 
-tp_status kern_cpu_rmsnorm(kern_backend *be, const kern_rmsnorm_args *a)
+static void rmsnorm_rows(const void *args, int64_t begin, int64_t end, int thread)
 {
-    const kern_cpu_vec *vec = kern_cpu_of(be)->vec;
-    int team = a->m > 1 ? kern_cpu_team(be, (int64_t)a->m * a->dim, TEAM_ELEMENTS) : 1;
+    const row_job *job = args;
+    const kern_rmsnorm_args *a = job->args;
+    const kern_cpu_vec *vec = job->vec;
 
-    TP_TRY(kern_check_rmsnorm(a));
-#pragma omp parallel for num_threads(team) if (team > 1) schedule(static)
-    for (int i = 0; i < a->m; i++) {
-        int64_t at = (int64_t)i * a->dim;
+    (void)thread;
+    for (int64_t i = begin; i < end; i++) {
+        int64_t at = i * a->dim;
         float *x = a->residual + at;
         float sum = vec->add_sumsq(x, a->add != NULL ? a->add + at : NULL, a->dim);
         float scale = 1.0f / sqrtf(sum / (float)a->dim + a->eps);
@@ -69,17 +75,33 @@ tp_status kern_cpu_rmsnorm(kern_backend *be, const kern_rmsnorm_args *a)
         else
             scale_f16(vec, (uint16_t *)a->out + at, x, a->weight, scale, a->dim);
     }
+}
+
+/* The rows of an operation, where each has `elements` numbers. */
+static void share_rows(kern_backend *be, kern_team_fn *run, const void *args, int m,
+                       int64_t elements)
+{
+    row_job job = {.vec = kern_cpu_of(be)->vec, .args = args};
+
+    kern_cpu_share(be, &(kern_team_work){.run = run, .args = &job, .n = m, .step = 1}, m * elements,
+                   TEAM_ELEMENTS);
+}
+
+tp_status kern_cpu_rmsnorm(kern_backend *be, const kern_rmsnorm_args *a)
+{
+    TP_TRY(kern_check_rmsnorm(a));
+    share_rows(be, rmsnorm_rows, a, a->m, a->dim);
     return TP_OK;
 }
 
-tp_status kern_cpu_rope_table(kern_backend *be, const kern_rope_table_args *a)
+static void rope_rows(const void *args, int64_t begin, int64_t end, int thread)
 {
-    int team = kern_cpu_team(be, (int64_t)a->m * a->n_freq, TEAM_FUNCTIONS);
+    const row_job *job = args;
+    const kern_rope_table_args *a = job->args;
 
-    TP_TRY(kern_check_rope_table(a));
-#pragma omp parallel for num_threads(team) if (team > 1) schedule(static)
-    for (int i = 0; i < a->m; i++) {
-        float *cs = a->cos_sin + (int64_t)i * a->n_freq * 2;
+    (void)thread;
+    for (int64_t i = begin; i < end; i++) {
+        float *cs = a->cos_sin + i * a->n_freq * 2;
 
         for (int j = 0; j < a->n_freq; j++) {
             float angle = (float)a->pos[i] * a->inv_freq[j];
@@ -88,14 +110,20 @@ tp_status kern_cpu_rope_table(kern_backend *be, const kern_rope_table_args *a)
             cs[2 * j + 1] = sinf(angle) * a->amplitude;
         }
     }
+}
+
+tp_status kern_cpu_rope_table(kern_backend *be, const kern_rope_table_args *a)
+{
+    TP_TRY(kern_check_rope_table(a));
+    share_rows(be, rope_rows, a, a->m, (int64_t)a->n_freq * FUNCTION_ELEMENTS);
     return TP_OK;
 }
 
-static void qkv_row(const kern_cpu_vec *vec, const kern_qkv_args *a, int r)
+static void qkv_row(const kern_cpu_vec *vec, const kern_qkv_args *a, int64_t r)
 {
     int hd = a->head_dim, n_qk = a->n_q + a->n_kv;
-    float *row = a->qkv + (int64_t)r * (n_qk + a->n_kv) * hd;
-    const float *cos_sin = a->cos_sin + (int64_t)r * a->n_freq * 2;
+    float *row = a->qkv + r * (n_qk + a->n_kv) * hd;
+    const float *cos_sin = a->cos_sin + r * a->n_freq * 2;
 
     for (int h = 0; h < n_qk; h++) {
         float *x = row + (int64_t)h * hd;
@@ -115,32 +143,33 @@ static void qkv_row(const kern_cpu_vec *vec, const kern_qkv_args *a, int r)
                         row + (int64_t)(n_qk + h) * hd);
 }
 
+static void qkv_rows(const void *args, int64_t begin, int64_t end, int thread)
+{
+    const row_job *job = args;
+
+    (void)thread;
+    for (int64_t r = begin; r < end; r++)
+        qkv_row(job->vec, job->args, r);
+}
+
 tp_status kern_cpu_qkv(kern_backend *be, const kern_qkv_args *a)
 {
-    const kern_cpu_vec *vec = kern_cpu_of(be)->vec;
-    int64_t work = (int64_t)a->m * (a->n_q + 2 * a->n_kv) * a->head_dim;
-    int team = a->m > 1 ? kern_cpu_team(be, work, TEAM_ELEMENTS) : 1;
-
     TP_TRY(kern_check_qkv(a, &a->kv->desc));
     TP_TRY(kern_check_qkv_items(a, &a->kv->desc));
-#pragma omp parallel for num_threads(team) if (team > 1) schedule(static)
-    for (int r = 0; r < a->m; r++)
-        qkv_row(vec, a, r);
+    share_rows(be, qkv_rows, a, a->m, (int64_t)(a->n_q + 2 * a->n_kv) * a->head_dim);
     return TP_OK;
 }
 
-tp_status kern_cpu_silu_mul(kern_backend *be, const kern_silu_mul_args *a)
+static void silu_pieces(const void *args, int64_t begin, int64_t end, int thread)
 {
-    const kern_cpu_vec *vec = kern_cpu_of(be)->vec;
-    int team = kern_cpu_team(be, (int64_t)a->m * a->n, TEAM_ELEMENTS);
-    int pieces = (a->n + SILU_COLUMNS - 1) / SILU_COLUMNS;
-    int64_t n_tasks = (int64_t)a->m * pieces;
+    const row_job *job = args;
+    const kern_silu_mul_args *a = job->args;
+    const kern_cpu_vec *vec = job->vec;
 
-    TP_TRY(kern_check_silu_mul(a));
-#pragma omp parallel for num_threads(team) if (team > 1) schedule(static)
-    for (int64_t task = 0; task < n_tasks; task++) {
-        int64_t i = task / pieces;
-        int first = (int)(task % pieces) * SILU_COLUMNS;
+    (void)thread;
+    for (int64_t piece = begin; piece < end; piece++) {
+        int64_t i = piece / job->pieces;
+        int first = (int)(piece % job->pieces) * SILU_COLUMNS;
         int n = a->n - first < SILU_COLUMNS ? a->n - first : SILU_COLUMNS;
         const float *gate = a->in + i * 2 * a->n + first;
 
@@ -151,18 +180,35 @@ tp_status kern_cpu_silu_mul(kern_backend *be, const kern_silu_mul_args *a)
         else
             silu_f16(vec, (uint16_t *)a->out + i * a->n + first, gate, gate + a->n, n);
     }
+}
+
+tp_status kern_cpu_silu_mul(kern_backend *be, const kern_silu_mul_args *a)
+{
+    row_job job = {
+        .vec = kern_cpu_of(be)->vec, .args = a, .pieces = (a->n + SILU_COLUMNS - 1) / SILU_COLUMNS};
+    kern_team_work w = {
+        .run = silu_pieces, .args = &job, .n = (int64_t)a->m * job.pieces, .step = 1};
+
+    TP_TRY(kern_check_silu_mul(a));
+    kern_cpu_share(be, &w, (int64_t)a->m * a->n, TEAM_ELEMENTS / 2);
     return TP_OK;
+}
+
+static void gather_rows(const void *args, int64_t begin, int64_t end, int thread)
+{
+    const row_job *job = args;
+    const kern_gather_args *a = job->args;
+
+    (void)thread;
+    for (int64_t i = begin; i < end; i++)
+        if (a->dim > 0)
+            memcpy(a->out + i * a->dim, a->in + (int64_t)a->idx[i] * a->dim,
+                   (size_t)a->dim * sizeof *a->out);
 }
 
 tp_status kern_cpu_gather(kern_backend *be, const kern_gather_args *a)
 {
-    int team = kern_cpu_team(be, (int64_t)a->n * a->dim, 4 * TEAM_ELEMENTS);
-
     TP_TRY(kern_check_gather(a));
-#pragma omp parallel for num_threads(team) if (team > 1) schedule(static)
-    for (int i = 0; i < a->n; i++)
-        if (a->dim > 0)
-            memcpy(a->out + (int64_t)i * a->dim, a->in + (int64_t)a->idx[i] * a->dim,
-                   (size_t)a->dim * sizeof *a->out);
+    share_rows(be, gather_rows, a, a->n, a->dim / 4);
     return TP_OK;
 }

@@ -6,12 +6,13 @@
  * in plain C around those tables; only files named *_avx2.c, *_avx512.c, *_amx.c contain instructions that not
  * every x86-64 has, and they are reached only through a table.
  *
- * Threads: each operation forks an OpenMP team of at most n_threads, when its work repays the 1-2 us that this
- * costs (kern_cpu_team).  How work is cut never changes a result.
+ * Threads: an operation is shared by the backend's team (team.h) when its work repays the microsecond that this
+ * costs (kern_cpu_share).  How work is cut never changes a result.
  */
 #ifndef KERN_CPU_INTERNAL_H
 #define KERN_CPU_INTERNAL_H
 
+#include "kernels/cpu/team.h"
 #include "kernels/kern.h"
 
 typedef enum kern_cpu_isa { /* in ascending order: each one implies those before it */
@@ -31,6 +32,7 @@ typedef struct kern_cpu_backend {
     kern_backend base; /* first: a kern_backend * is a kern_cpu_backend * */
     kern_cpu_isa isa;
     const kern_cpu_vec *vec;
+    kern_team *team; /* owned */
 } kern_cpu_backend;
 
 static inline kern_cpu_backend *kern_cpu_of(kern_backend *be)
@@ -38,10 +40,11 @@ static inline kern_cpu_backend *kern_cpu_of(kern_backend *be)
     return (kern_cpu_backend *)be;
 }
 
-/* Threads to use for `work` units when a team repays itself from `min_work` units on: n_threads or 1. */
-static inline int kern_cpu_team(const kern_backend *be, int64_t work, int64_t min_work)
+/* One operation whose work is some number of units; the team helps from `min_work` units on. */
+static inline void kern_cpu_share(kern_backend *be, const kern_team_work *w, int64_t work,
+                                  int64_t min_work)
 {
-    return work >= min_work ? be->n_threads : 1;
+    kern_team_run(kern_cpu_of(be)->team, w, work < min_work);
 }
 
 /* ---- cpuid.c ---- */

@@ -8,6 +8,9 @@
 #include "kernels/convert.h"
 #include "kernels/kern_check.h"
 
+#define PAGE          4096
+#define PAGES_AT_ONCE 512
+
 size_t kern_cpu_kv_block_bytes(const kern_backend *be, const kern_kv_desc *d)
 {
     (void)be;
@@ -15,15 +18,12 @@ size_t kern_cpu_kv_block_bytes(const kern_backend *be, const kern_kv_desc *d)
            (size_t)kern_cpu_kv_pad(d->head_dim) * kern_dtype_bytes(d->dtype);
 }
 
-/* Takes the pages now, each on the thread that is near it: a cache that the plan has promised cannot fail to be there
- * later, and no step pays for it. */
-static void touch_pages(const kern_backend *be, unsigned char *data, size_t bytes)
+/* Takes the pages now: a cache that the plan has promised cannot fail to be there later, and no step pays for it. */
+static void touch_pages(const void *data, int64_t begin, int64_t end, int thread)
 {
-    const int64_t page = 4096, n = ((int64_t)bytes + page - 1) / page;
-
-#pragma omp parallel for num_threads(be->n_threads) schedule(static)
-    for (int64_t i = 0; i < n; i++)
-        ((volatile unsigned char *)data)[i * page] = 0;
+    (void)thread;
+    for (int64_t i = begin; i < end; i++)
+        ((volatile unsigned char *)(uintptr_t)data)[i * PAGE] = 0;
 }
 
 tp_status kern_cpu_kv_create(kern_backend *be, const kern_kv_desc *d, kern_kv **out)
@@ -42,7 +42,12 @@ tp_status kern_cpu_kv_create(kern_backend *be, const kern_kv_desc *d, kern_kv **
                        "out of memory: kv cache of %zu bytes; lower --kv-cache-memory-bytes",
                        bytes);
     }
-    touch_pages(be, kv->data, bytes);
+    kern_cpu_share(be,
+                   &(kern_team_work){.run = touch_pages,
+                                     .args = kv->data,
+                                     .n = (int64_t)((bytes + PAGE - 1) / PAGE),
+                                     .step = PAGES_AT_ONCE},
+                   1, 0);
     kv->desc = *d;
     kv->hd = kern_cpu_kv_pad(d->head_dim);
     kv->groups = d->block_tokens / KERN_CPU_GROUP;

@@ -3,8 +3,6 @@
 #include <math.h>
 #include <string.h>
 
-#include <omp.h>
-
 #include "kernels/cpu/cpu_internal.h"
 #include "kernels/cpu/topk_keys.h"
 #include "kernels/cpu/vec.h"
@@ -90,23 +88,20 @@ static void adjust_row(const kern_adjust_row *r, const id_range *g)
     }
 }
 
-tp_status kern_cpu_adjust(kern_backend *be, const kern_adjust_args *a)
+typedef struct adjust_job {
+    const kern_adjust_args *args;
+    int parts; /* of the ids: the items */
+} adjust_job;
+
+static void adjust_parts(const void *args, int64_t first, int64_t last, int thread)
 {
-    int64_t work = 0;
-    int team;
+    const adjust_job *job = args;
+    const kern_adjust_args *a = job->args;
 
-    TP_TRY(kern_check_adjust(a));
-    TP_TRY(kern_check_adjust_items(a));
-    for (int i = 0; i < a->n_rows; i++) {
-        const kern_adjust_row *r = &a->rows[i];
-
-        work += r->n_history + r->n_allowed + (r->allowed != NULL ? a->n_local : 0);
-    }
-    team = kern_cpu_team(be, work, TEAM_TOKENS);
-#pragma omp parallel for num_threads(team) if (team > 1) schedule(static)
-    for (int part = 0; part < team; part++) {
-        int32_t begin = (int32_t)((int64_t)a->n_local * part / team);
-        int32_t end = (int32_t)((int64_t)a->n_local * (part + 1) / team);
+    (void)thread;
+    for (int64_t part = first; part < last; part++) {
+        int32_t begin = (int32_t)(a->n_local * part / job->parts);
+        int32_t end = (int32_t)(a->n_local * (part + 1) / job->parts);
 
         for (int i = 0; i < a->n_rows; i++) {
             id_range g = {.first = a->vocab_first + begin,
@@ -117,6 +112,24 @@ tp_status kern_cpu_adjust(kern_backend *be, const kern_adjust_args *a)
             adjust_row(&a->rows[i], &g);
         }
     }
+}
+
+tp_status kern_cpu_adjust(kern_backend *be, const kern_adjust_args *a)
+{
+    adjust_job job = {.args = a};
+    int64_t work = 0;
+
+    TP_TRY(kern_check_adjust(a));
+    TP_TRY(kern_check_adjust_items(a));
+    for (int i = 0; i < a->n_rows; i++) {
+        const kern_adjust_row *r = &a->rows[i];
+
+        work += r->n_history + r->n_allowed + (r->allowed != NULL ? a->n_local : 0);
+    }
+    job.parts = work >= TEAM_TOKENS ? be->n_threads : 1;
+    kern_cpu_share(be,
+                   &(kern_team_work){.run = adjust_parts, .args = &job, .n = job.parts, .step = 1},
+                   work, TEAM_TOKENS);
     return TP_OK;
 }
 
@@ -169,22 +182,45 @@ static void put_best(const kern_topk_args *a, int row, const uint64_t *keys, int
 #define KEYS_MAX  (4 * KERN_TOPK_MAX)
 #define PARTS_MAX 4
 
-/* A single row is scanned in parts by several threads; their best are merged. */
-static void topk_parts(const kern_topk_args *a, const kern_cpu_vec *vec, int parts)
-{
-    const float *l = a->logits + a->rows[0] * a->ld;
-    uint64_t best[PARTS_MAX * KERN_TOPK_MAX];
-    int n[PARTS_MAX], total = 0;
+typedef struct topk_job {
+    const kern_cpu_vec *vec;
+    const kern_topk_args *args;
+    uint64_t *best; /* [parts, k] */
+    int *n;         /* [parts] */
+    int parts;
+} topk_job;
 
-#pragma omp parallel for num_threads(parts) schedule(static)
-    for (int p = 0; p < parts; p++) {
+static void scan_parts(const void *args, int64_t begin, int64_t end, int thread)
+{
+    const topk_job *job = args;
+    const kern_topk_args *a = job->args;
+    const float *l = a->logits + a->rows[0] * a->ld;
+
+    (void)thread;
+    for (int64_t p = begin; p < end; p++) {
         uint64_t keys[KEYS_MAX];
 
-        n[p] = best_of(vec, l, (int)((int64_t)a->n_local * p / parts),
-                       (int)((int64_t)a->n_local * (p + 1) / parts), a->k, keys);
-        memcpy(best + p * a->k, keys, (size_t)n[p] * sizeof *keys);
+        job->n[p] = best_of(job->vec, l, (int)(a->n_local * p / job->parts),
+                            (int)(a->n_local * (p + 1) / job->parts), a->k, keys);
+        memcpy(job->best + p * a->k, keys, (size_t)job->n[p] * sizeof *keys);
     }
-    for (int p = 0; p < parts; p++) {
+}
+
+/* A single row is scanned in parts by several threads; their best are merged. */
+static void topk_parts(kern_backend *be, const kern_topk_args *a)
+{
+    uint64_t best[PARTS_MAX * KERN_TOPK_MAX];
+    int n[PARTS_MAX], total = 0;
+    topk_job job = {.vec = kern_cpu_of(be)->vec,
+                    .args = a,
+                    .best = best,
+                    .n = n,
+                    .parts = be->n_threads < PARTS_MAX ? be->n_threads : PARTS_MAX};
+
+    kern_cpu_share(be,
+                   &(kern_team_work){.run = scan_parts, .args = &job, .n = job.parts, .step = 1},
+                   a->n_local, TEAM_TOKENS);
+    for (int p = 0; p < job.parts; p++) {
         memmove(best + total, best + p * a->k, (size_t)n[p] * sizeof *best);
         total += n[p];
     }
@@ -192,25 +228,33 @@ static void topk_parts(const kern_topk_args *a, const kern_cpu_vec *vec, int par
     put_best(a, 0, best, total < a->k ? total : a->k);
 }
 
+static void topk_rows(const void *args, int64_t begin, int64_t end, int thread)
+{
+    const topk_job *job = args;
+    const kern_topk_args *a = job->args;
+
+    (void)thread;
+    for (int64_t i = begin; i < end; i++) {
+        uint64_t keys[KEYS_MAX];
+        int n = best_of(job->vec, a->logits + a->rows[i] * a->ld, 0, a->n_local, a->k, keys);
+
+        put_best(a, (int)i, keys, n);
+    }
+}
+
 tp_status kern_cpu_topk(kern_backend *be, const kern_topk_args *a)
 {
-    const kern_cpu_vec *vec = kern_cpu_of(be)->vec;
-    int team = kern_cpu_team(be, (int64_t)a->n_rows * a->n_local, TEAM_TOKENS);
+    topk_job job = {.vec = kern_cpu_of(be)->vec, .args = a};
 
     TP_TRY(kern_check_topk(a));
     if (a->k == 0)
         return TP_OK;
-    if (a->n_rows == 1 && team > 1) {
-        topk_parts(a, vec, team < PARTS_MAX ? team : PARTS_MAX);
-        return TP_OK;
-    }
-#pragma omp parallel for num_threads(team) if (team > 1) schedule(dynamic, 1)
-    for (int i = 0; i < a->n_rows; i++) {
-        uint64_t keys[KEYS_MAX];
-        int n = best_of(vec, a->logits + a->rows[i] * a->ld, 0, a->n_local, a->k, keys);
-
-        put_best(a, i, keys, n);
-    }
+    if (a->n_rows == 1 && be->n_threads > 1 && a->n_local >= TEAM_TOKENS)
+        topk_parts(be, a);
+    else
+        kern_cpu_share(be,
+                       &(kern_team_work){.run = topk_rows, .args = &job, .n = a->n_rows, .step = 1},
+                       (int64_t)a->n_rows * a->n_local, TEAM_TOKENS);
     return TP_OK;
 }
 
@@ -273,28 +317,41 @@ static kern_chunk_stat chunk_stat(const kern_cpu_vec *vec, const float *l, int n
     return s;
 }
 
+typedef struct stats_job {
+    const kern_cpu_vec *vec;
+    const kern_chunk_args *args;
+    int n_chunks; /* of a row; items are chunks */
+} stats_job;
+
+static void stats_chunks(const void *args, int64_t first, int64_t last, int thread)
+{
+    const stats_job *job = args;
+    const kern_chunk_args *a = job->args;
+    float *e = a->scratch + (int64_t)thread * a->chunk_tokens;
+
+    for (int64_t item = first; item < last; item++) {
+        const kern_chunk_row *row = &a->rows[item / job->n_chunks];
+        int c = (int)(item % job->n_chunks), begin = c * a->chunk_tokens;
+        int n = a->n_local - begin < a->chunk_tokens ? a->n_local - begin : a->chunk_tokens;
+        kern_chunk_stat s = chunk_stat(job->vec, a->logits + row->row * a->ld + begin, n, row,
+                                       (uint32_t)(a->vocab_first / a->chunk_tokens + c), e);
+
+        if (s.pick >= 0)
+            s.pick += a->vocab_first + begin;
+        a->out[item] = s;
+    }
+}
+
 tp_status kern_cpu_chunk_stats(kern_backend *be, const kern_chunk_args *a)
 {
-    const kern_cpu_vec *vec = kern_cpu_of(be)->vec;
-    int team = kern_cpu_team(be, (int64_t)a->n_rows * a->n_local, TEAM_TOKENS / 2);
-    int n_chunks;
+    stats_job job = {.vec = kern_cpu_of(be)->vec, .args = a};
 
     TP_TRY(kern_check_chunk(a));
-    n_chunks = (int)(((int64_t)a->n_local + a->chunk_tokens - 1) / a->chunk_tokens);
-#pragma omp parallel for collapse(2) num_threads(team) if (team > 1) schedule(static)
-    for (int i = 0; i < a->n_rows; i++) {
-        for (int c = 0; c < n_chunks; c++) {
-            int begin = c * a->chunk_tokens;
-            int n = a->n_local - begin < a->chunk_tokens ? a->n_local - begin : a->chunk_tokens;
-            float *e = a->scratch + (int64_t)omp_get_thread_num() * a->chunk_tokens;
-            kern_chunk_stat s =
-                chunk_stat(vec, a->logits + a->rows[i].row * a->ld + begin, n, &a->rows[i],
-                           (uint32_t)(a->vocab_first / a->chunk_tokens + c), e);
-
-            if (s.pick >= 0)
-                s.pick += a->vocab_first + begin;
-            a->out[(int64_t)i * n_chunks + c] = s;
-        }
-    }
+    job.n_chunks = (int)(((int64_t)a->n_local + a->chunk_tokens - 1) / a->chunk_tokens);
+    kern_cpu_share(
+        be,
+        &(kern_team_work){
+            .run = stats_chunks, .args = &job, .n = (int64_t)a->n_rows * job.n_chunks, .step = 1},
+        (int64_t)a->n_rows * a->n_local, TEAM_TOKENS / 2);
     return TP_OK;
 }

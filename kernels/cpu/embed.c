@@ -7,7 +7,7 @@
 #include "kernels/cpu/gemm_internal.h"
 #include "kernels/kern_check.h"
 
-#define TEAM_WORK_MIN (64 * 1024) /* elements */
+#define TEAM_WORK_MIN 4096 /* elements: each a cache line of its own where the table is packed */
 
 /* k elements of type t, `step` bytes apart. */
 static void read_elements(float *out, kern_dtype t, const uint8_t *src, size_t step, int64_t k)
@@ -51,14 +51,14 @@ static void read_row(float *out, const kern_weight *w, int64_t row)
         read_elements(out, t, lane, line, w->desc.k);
 }
 
-tp_status kern_cpu_embed(kern_backend *be, const kern_embed_args *a)
+static void embed_rows(const void *args, int64_t begin, int64_t end, int thread)
 {
+    const kern_embed_args *a = args;
     const kern_weight *w = a->table;
     int64_t k = w->desc.k;
 
-    TP_TRY(kern_check_embed(a, &w->desc));
-#pragma omp parallel for num_threads(kern_cpu_team(be, a->m *k, TEAM_WORK_MIN)) schedule(static)
-    for (int64_t i = 0; i < a->m; i++) {
+    (void)thread;
+    for (int64_t i = begin; i < end; i++) {
         int64_t row = (int64_t)a->ids[i] - a->vocab_first;
         float *out = a->out + i * k;
 
@@ -67,5 +67,12 @@ tp_status kern_cpu_embed(kern_backend *be, const kern_embed_args *a)
         else
             read_row(out, w, row);
     }
+}
+
+tp_status kern_cpu_embed(kern_backend *be, const kern_embed_args *a)
+{
+    TP_TRY(kern_check_embed(a, &a->table->desc));
+    kern_cpu_share(be, &(kern_team_work){.run = embed_rows, .args = a, .n = a->m, .step = 1},
+                   a->m * a->table->desc.k, TEAM_WORK_MIN);
     return TP_OK;
 }

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* gemm.c - the matrix product of the CPU backend: one driver for every M, weight type and instruction set.
  *
- * Work is cut into units of one panel (64 output columns) and one block of rows; each thread takes a run of
- * consecutive units, so that with few rows its weights are one stream from memory.  Inside a unit the loops are
+ * Work is cut into units of one panel (64 output columns) and one block of rows; a thread takes runs of consecutive
+ * units, so that with few rows its weights are long streams from memory.  Inside a unit the loops are
  *
  *   group of chunks of k        a part of the panel that stays in a cache
  *     tile of rows              as many as the registers hold
@@ -11,11 +11,9 @@
  * With few rows the kernel is bound by memory: it prefetches a few KiB ahead in its own stream, and where several
  * tiles of rows pass, the first of them fetch the next group into L2, so that memory never rests.
  *
- * Threads: the calling thread and the backend's team.  The scratch is cut per thread; the activations in tile order
- * (AMX) are shared.
+ * Threads: the backend's team; whoever is free takes the next run of units.  The scratch is cut per thread; the
+ * activations in tile order (AMX) are shared.
  */
-#include <omp.h>
-
 #include "kernels/cpu/gemm_plan.h"
 #include "kernels/kern_check.h"
 
@@ -34,6 +32,8 @@ typedef struct gemm_job {
     size_t a_stride;
     int64_t rows;     /* of a block */
     int64_t n_blocks; /* of rows */
+    uint8_t *scratch; /* [threads][local_bytes] */
+    uint8_t *packed;  /* activations in tile order */
     gemm_plan plan;
 } gemm_job;
 
@@ -221,43 +221,54 @@ static void cut_rows(gemm_job *job, int n_threads)
     job->n_blocks = (m + job->rows - 1) / job->rows;
 }
 
-static void run_job(gemm_job *job, uint8_t *scratch, int n_threads)
+static void run_units(const void *args, int64_t begin, int64_t end, int thread)
 {
-    const kern_gemm_args *a = job->args;
-    size_t each = local_bytes(a->m);
-    uint8_t *packed = scratch + (size_t)n_threads * each;
-    int64_t row_tiles = (a->m + GEMM_A_TILE_ROWS - 1) / GEMM_A_TILE_ROWS;
-    int64_t units = job->n_blocks * job->w->n_panels;
+    const gemm_job *job = args;
+    uint8_t *mine = job->scratch + (size_t)thread * local_bytes(job->args->m);
+    gemm_local lc = {.acc = (float *)(void *)(mine + REPAIR_BYTES), .repair = mine};
+
+    for (int64_t u = begin; u < end; u++)
+        run_unit(job, &lc, u % job->w->n_panels, u / job->w->n_panels);
+}
+
+static void pack_row_tiles(const void *args, int64_t begin, int64_t end, int thread)
+{
+    const gemm_job *job = args;
+
+    (void)thread;
+    for (int64_t t = begin; t < end; t++)
+        kern_cpu_gemm_pack_rows(job->packed, &job->plan, job->args, t);
+}
+
+static void run_job(gemm_job *job, kern_backend *be)
+{
+    int64_t m = job->args->m, tiles = (m + job->kn->mr - 1) / job->kn->mr;
+    int64_t work = (int64_t)job->w->bytes * tiles;
 
     if (job->kn->pack_a) {
-        job->a = packed;
-        job->a_stride = (size_t)job->plan.k_tiles * (GEMM_A_TILE_BYTES / GEMM_A_TILE_ROWS);
-    }
-#pragma omp parallel num_threads(n_threads)
-    {
-        int64_t id = omp_get_thread_num(), team = omp_get_num_threads();
-        uint8_t *mine = scratch + (size_t)id * each;
-        gemm_local lc = {.acc = (float *)(void *)(mine + REPAIR_BYTES), .repair = mine};
+        kern_team_work pack = {.run = pack_row_tiles,
+                               .args = job,
+                               .n = (m + GEMM_A_TILE_ROWS - 1) / GEMM_A_TILE_ROWS,
+                               .step = 1};
 
-        if (job->kn->pack_a) {
-            for (int64_t t = id; t < row_tiles; t += team)
-                kern_cpu_gemm_pack_rows(packed, &job->plan, a, t);
-#pragma omp barrier
-        }
-        if (job->kn->thread_begin != NULL)
-            job->kn->thread_begin();
-        for (int64_t u = units * id / team; u < units * (id + 1) / team; u++)
-            run_unit(job, &lc, u % job->w->n_panels, u / job->w->n_panels);
-        if (job->kn->thread_end != NULL)
-            job->kn->thread_end();
+        job->a = job->packed;
+        job->a_stride = (size_t)job->plan.k_tiles * (GEMM_A_TILE_BYTES / GEMM_A_TILE_ROWS);
+        kern_cpu_share(be, &pack, work, TEAM_WORK_MIN);
     }
+    kern_cpu_share(be,
+                   &(kern_team_work){.run = run_units,
+                                     .args = job,
+                                     .n = job->n_blocks * job->w->n_panels,
+                                     .step = 1,
+                                     .begin = job->kn->thread_begin,
+                                     .end = job->kn->thread_end},
+                   work, TEAM_WORK_MIN);
 }
 
 tp_status kern_cpu_gemm(kern_backend *be, const kern_gemm_args *a)
 {
     const kern_weight *w = a->w;
     gemm_job job; /* some KiB: not cleared */
-    int64_t tiles;
     uintptr_t scratch = ((uintptr_t)a->scratch + 63) / 64 * 64;
 
     TP_TRY(kern_check_gemm(a, &w->desc));
@@ -271,9 +282,10 @@ tp_status kern_cpu_gemm(kern_backend *be, const kern_gemm_args *a)
     job.a = a->in;
     job.kn = kern_cpu_gemm_kernels(kern_cpu_of(be)->isa, w->desc.dtype);
     job.a_stride = (size_t)w->desc.k * kern_dtype_bytes(gemm_act_dtype(w->desc.dtype));
-    tiles = (a->m + job.kn->mr - 1) / job.kn->mr;
+    job.scratch = (uint8_t *)scratch;
+    job.packed = job.scratch + (size_t)be->n_threads * local_bytes(a->m);
     kern_cpu_gemm_plan(&job.plan, a, job.kn);
     cut_rows(&job, be->n_threads);
-    run_job(&job, (uint8_t *)scratch, kern_cpu_team(be, (int64_t)w->bytes * tiles, TEAM_WORK_MIN));
+    run_job(&job, be);
     return TP_OK;
 }

@@ -73,7 +73,13 @@ static void product_free(product *p)
 
 static kern_cpu_backend backend(kern_cpu_isa isa, int n_threads)
 {
-    return (kern_cpu_backend){.base = {.n_threads = n_threads, .isa = "test"}, .isa = isa};
+    static kern_team *teams[9]; /* by size; they last as long as the program */
+
+    TP_ASSERT(n_threads < (int)TP_ARRAY_LEN(teams));
+    if (teams[n_threads] == NULL)
+        TP_ASSERT(kern_team_create(&teams[n_threads], n_threads) == TP_OK);
+    return (kern_cpu_backend){
+        .base = {.n_threads = n_threads, .isa = "test"}, .isa = isa, .team = teams[n_threads]};
 }
 
 /* Columns [k0, k1) of the product's matrix, as a weight. */
