@@ -12,7 +12,8 @@ for program in "$build"/tests/bench/bench_* "$build"/tests/kernels/bench_*; do
     echo
     echo "== $(basename "$program")"
     case $program in
-    */bench_load | */bench_engine | */bench_prefix) "$program" "${BENCH_MODEL:-models/demo}" ;; # any checkpoint: the larger, the truer
+    # any checkpoint: the larger, the truer
+    */bench_load | */bench_engine | */bench_prefix | */bench_model) "$program" "${BENCH_MODEL:-models/demo}" ;;
     *) "$program" ;;
     esac
 done

@@ -70,6 +70,8 @@ double bench_peak(const char *isa, bench_unit unit, int n_threads)
                                                                        : NULL;
     else if (unit == BENCH_BF16 && (strcmp(isa, "avx512") == 0 || strcmp(isa, "amx") == 0))
         loop = bench_dot_avx512;
+    else if (unit == BENCH_INT8 && (strcmp(isa, "avx512") == 0 || strcmp(isa, "amx") == 0))
+        loop = bench_int8_avx512;
     else if (unit == BENCH_AMX_BF16 && strcmp(isa, "amx") == 0)
         loop = bench_tile_amx;
     if (loop == NULL)

@@ -13,14 +13,15 @@
 /* Bytes per second; `bytes` should be at least 256 MiB. */
 double bench_read_bandwidth(int n_threads, int64_t bytes);
 
-typedef enum bench_unit { BENCH_FP32, BENCH_BF16, BENCH_AMX_BF16 } bench_unit;
-/* Floating point operations per second of `isa` ("avx2", "avx512", "amx"); 0 where it has no such unit. */
+typedef enum bench_unit { BENCH_FP32, BENCH_BF16, BENCH_INT8, BENCH_AMX_BF16 } bench_unit;
+/* Operations per second of `isa` ("avx2", "avx512", "amx"); 0 where it has no such unit. */
 double bench_peak(const char *isa, bench_unit unit, int n_threads);
 
-/* `n` rounds of a loop of FMAs; returns its floating point operations.  One per file of an instruction set. */
+/* `n` rounds of a loop of multiply-adds; returns its operations.  One per file of an instruction set. */
 double bench_fma_avx2(int64_t n);
 double bench_fma_avx512(int64_t n);
 double bench_dot_avx512(int64_t n);
+double bench_int8_avx512(int64_t n);
 double bench_tile_amx(int64_t n);
 
 #endif

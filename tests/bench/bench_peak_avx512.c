@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* bench_peak_avx512.c - FP32 FMA and BF16 vdpbf16ps peaks of AVX-512: 24 independent sums. */
+/* bench_peak_avx512.c - FP32 FMA, BF16 vdpbf16ps and INT8 vpdpbusd peaks of AVX-512: 24 independent sums. */
 #include <immintrin.h>
 
 #include "bench_limits.h"
@@ -46,4 +46,24 @@ double bench_dot_avx512(int64_t n)
         __asm__ volatile("" : "+v"(a), "+v"(b));
     }
     return finish(acc, (double)n * SUMS * 32 * 2);
+}
+
+double bench_int8_avx512(int64_t n)
+{
+    __m512i acc[SUMS], a = _mm512_set1_epi32(0x01020304), b = _mm512_set1_epi32(0x01010101);
+    __m512i sum = _mm512_setzero_si512();
+
+#pragma GCC unroll 24
+    for (int i = 0; i < SUMS; i++)
+        acc[i] = _mm512_set1_epi32(i);
+    for (int64_t r = 0; r < n; r++) {
+#pragma GCC unroll 24
+        for (int i = 0; i < SUMS; i++)
+            acc[i] = _mm512_dpbusd_epi32(acc[i], a, b);
+        __asm__ volatile("" : "+v"(a), "+v"(b));
+    }
+#pragma GCC unroll 24
+    for (int i = 0; i < SUMS; i++)
+        sum = _mm512_xor_si512(sum, acc[i]);
+    return (double)n * SUMS * 64 * 2 + (_mm512_reduce_or_epi32(sum) == 0x12345 ? 1 : 0);
 }
