@@ -90,7 +90,8 @@ def test_leaving_frees_the_cache(small):
     for i in range(rounds):
         for how in ("fin", "rst"):
             for phase in ("queue", "prefill", "decode"):
-                body = endless(prompt=LONG if phase == "prefill" else "Once upon a time", max_tokens=500)
+                prompt = f"{i} {how} {LONG}" if phase == "prefill" else "Once upon a time"  # none in the prefix cache
+                body = endless(prompt=prompt, max_tokens=500)
                 others = [connect(small, endless()) for _ in range(4)] if phase == "queue" else []
                 if phase == "queue":
                     for s in others:
