@@ -91,6 +91,8 @@ static void engine_metrics(writer *w, const rt_stats *s)
             s->prefix_queries);
     counter(w, "prefix_cache_hits_total", "Prompt tokens found in the prefix cache.",
             s->prefix_hits);
+    counter(w, "prompt_tokens_cached_total", "Prompt tokens that were not computed.",
+            s->prefix_hits);
     counter(w, "requests_cancelled_total", "Requests whose client went away.", s->cancelled);
     success(w, s);
     histogram(w, "time_to_first_token_seconds", "Arrival to first token.", &s->ttft);
