@@ -17,6 +17,7 @@ import sys
 
 SCHED = "runtime/sched/sched.c"
 POOL = "runtime/cache/block_pool.c"
+CACHE = "runtime/cache/prefix_cache.c"
 
 # name, file, the place, what takes its place
 DEFECTS = [
@@ -67,11 +68,38 @@ DEFECTS = [
      "if (s->preemptions == preemptions || DEFECT)"),
     ("rows_told_again_after_preemption", SCHED, "q->lp_start = q->n_computed;",
      "q->lp_start = DEFECT ? q->lp_start : q->n_computed;"),
+    # ---- prefix cache ----
+    ("name_outlives_its_block", SCHED, "rt_prefix_cache_forget(s->cache, q->blocks[q->n_blocks]);",
+     "{ if (!DEFECT) rt_prefix_cache_forget(s->cache, q->blocks[q->n_blocks]); }"),
+    ("taken_and_still_kept", POOL, "b->refs = 1;\n    b->kept = false;", "b->refs = 1;\n    b->kept = b->kept && DEFECT;"),
+    ("salt_ignored", CACHE, "return hash(n, salt, len);", "return hash(n, salt, DEFECT ? 0 : len);"),
+    ("name_without_its_past", CACHE, "in.before = *before;", "in.before = *before; if (DEFECT) in.before.word[0] = in.before.word[1] = 0;"),
+    ("found_without_reference", SCHED, "rt_block_pool_ref(s->pool, q->blocks[q->n_blocks]);",
+     "{ if (!DEFECT) rt_block_pool_ref(s->pool, q->blocks[q->n_blocks]); }"),
+    ("offered_before_it_is_computed", SCHED, "int32_t full = smaller(q->n_named, q->n_computed / s->opt.block_tokens);",
+     "int32_t full = smaller(q->n_named, (q->n_computed + DEFECT * (s->opt.block_tokens - 1)) / s->opt.block_tokens);"),
+    ("not_offered", SCHED, "for (; q->n_offered < full; q->n_offered++) {",
+     "for (; q->n_offered < full - DEFECT; q->n_offered++) {"),
+    ("last_token_is_found", SCHED, "smaller(q->n_total - 1, q->lp_start)", "smaller(q->n_total - !DEFECT, q->lp_start)"),
+    ("wanted_rows_are_found", SCHED, "q->lp_start) / s->opt.block_tokens);",
+     "DEFECT ? INT32_MAX : q->lp_start) / s->opt.block_tokens);"),
+    ("found_one_too_few", SCHED, "for (; n < most; n++) {", "for (; n < most - DEFECT; n++) {"),
+    ("computes_what_it_found", SCHED, "q->n_computed = n * s->opt.block_tokens;\n    q->n_offered",
+     "q->n_computed = (n - (DEFECT && n > 0)) * s->opt.block_tokens;\n    q->n_offered"),
+    ("found_while_preempted_counts", SCHED, "if (s->cache == NULL || q->n_preempted > 0 ||",
+     "if (s->cache == NULL || (q->n_preempted > 0 && !DEFECT) ||"),
+    ("idle_blocks_counted_twice", SCHED, "need - n_found + n_idle", "need - n_found + n_idle * !DEFECT"),
+    ("newest_is_thrown_out", POOL, "*id = p->idle_oldest;", "*id = DEFECT ? p->idle_newest : p->idle_oldest;"),
+    ("thrown_out_without_need", POOL, "if (p->n_free > 0) {", "if (p->n_free > 0 && !(DEFECT && p->n_idle > 0)) {"),
+    ("first_block_is_thrown_out_first", SCHED, "rt_block_pool_unref(s->pool, q->blocks[i]);",
+     "rt_block_pool_unref(s->pool, q->blocks[DEFECT ? q->n_blocks - 1 - i : i]);"),
+    ("drawn_while_preempted_forgotten", SCHED, "q->names == NULL || q->state == RT_SEQ_FINISHED)",
+     "q->names == NULL || q->state == RT_SEQ_FINISHED || (DEFECT && q->state == RT_SEQ_WAITING))"),
+    ("drawn_block_named_early", SCHED, "if (q->n_tail < s->opt.block_tokens)", "if (q->n_tail < s->opt.block_tokens - DEFECT)"),
     # ---- order and budgets ----
     ("watermark_forgotten", SCHED, "int32_t keep = s->running.n > 0 ? s->watermark : 0;",
      "int32_t keep = s->running.n > 0 && !DEFECT ? s->watermark : 0;"),
-    ("watermark_for_an_idle_cache", SCHED, "(need - n_found + n_idle) < keep",
-     "(need - n_found + n_idle) < (DEFECT ? s->watermark : keep)"),
+    ("watermark_for_an_idle_cache", SCHED, "< keep)\n        return false;", "< (DEFECT ? s->watermark : keep))\n        return false;"),
     ("overtaken_at_admission", SCHED, "if (!admit(s, w, q))\n            break;",
      "if (!admit(s, w, q)) {\n            if (DEFECT) continue; else break; }"),
     ("youngest_first", SCHED, "q->slot = -1;\n    q->n_total = q->n_prompt;\n    list_push_back(&s->waiting, q);",

@@ -6,6 +6,7 @@
  *   sim_engine.c  the virtual clock, and the engine's part: requests, rounds, results, endings
  *   sim_ranks.c   what ranks do with the bytes of a plan; a key in the cache stands for the whole text up to its token
  *   sim_audit.c   what a plan must be like, from outside of the scheduler
+ *   sim_cache.c   what must be found in the prefix cache, and what may be thrown out of it
  *
  * Everything follows from the seed: no clock, no address, no other source of chance decides anything.  One thread.
  */
@@ -19,7 +20,7 @@
 #include "runtime/sched/sched.h"
 
 #define SIM_SLOTS_MAX    32
-#define SIM_BLOCKS_MAX   512
+#define SIM_BLOCKS_MAX   256
 #define SIM_BLOCK_TOKENS 16 /* most */
 #define SIM_TEXT_MAX     384
 #define SIM_CHOICES_MAX  6
@@ -51,6 +52,11 @@
     X(admissions, "admissions")                                                                    \
     X(preemptions, "preemptions")                                                                  \
     X(forks_shared, "forks that share blocks")                                                     \
+    X(cached_admissions, "admissions behind blocks of the prefix cache")                           \
+    X(cached_again, "of them after a preemption")                                                  \
+    X(cached_answers, "of them behind tokens that were drawn")                                     \
+    X(cached_tokens, "tokens found in the prefix cache")                                           \
+    X(evictions, "blocks thrown out of it")                                                        \
     X(copies, "blocks copied")                                                                     \
     X(rows_wasted, "parts of steps computed for nothing")                                          \
     X(slots_unopened, "plans with a slot held that is not open yet")                               \
@@ -73,6 +79,7 @@ typedef struct sim_config {
     int pipe_steps;       /* 1 = a step is planned when the one before is done */
     size_t plan_bytes;    /* of the writer */
     uint32_t list_cap;    /* of the writer */
+    bool caching;         /* prefixes */
     bool ample;           /* plan_bytes and list_cap never matter */
     int queue_max;        /* requests beyond the slots */
     int64_t arrive_every; /* mean, us */
@@ -91,11 +98,12 @@ typedef struct sim_request sim_request;
 
 /* The scheduler's view of a sequence before a plan. */
 typedef struct sim_before {
+    int64_t look; /* when */
     rt_seq_state state;
     int32_t n_total, n_computed, n_blocks, n_new_max, lp_start, slot;
     bool waits_for_parent;
-    bool scheduled; /* it is in the plan, */
-    int32_t end;    /* which computes it so far */
+    bool scheduled;     /* it is in the plan, */
+    int32_t start, end; /* which computes these positions */
 } sim_before;
 
 typedef struct sim_choice {
@@ -115,6 +123,8 @@ typedef struct sim_choice {
     int64_t patience;  /* plans that may pass, with nobody paused, until it gets a token */
     int32_t *table;    /* what the plans have told the ranks */
     int32_t n_table;
+    int32_t n_offered; /* blocks that others can find */
+
     sim_before before;
 } sim_choice;
 
@@ -169,6 +179,17 @@ typedef struct sim_holder {
     int64_t plan;
 } sim_holder;
 
+/* A block as the prefix cache should know it. */
+typedef struct sim_shadow {
+    uint64_t key; /* of its last token; 0 = not all of it is computed */
+    bool drawn;   /* that token came from a rank */
+    bool kept, idle;
+    bool taken;         /* from the pool, by the newest plan */
+    int64_t idle_since; /* number of the look at which it was idle at first */
+    int64_t holder;     /* the only one who had it last, 0 = there were several; and where */
+    int32_t holder_index;
+} sim_shadow;
+
 typedef struct sim {
     uint64_t seed, rng;
     sim_config cfg;
@@ -176,6 +197,7 @@ typedef struct sim {
     sim_totals totals; /* of all episodes */
     /* the system under test */
     rt_sched *sched;
+    rt_block_namer namer;
     rt_plan_writer writer;
     rt_pipe pipe;
     /* the virtual clock, in us */
@@ -196,6 +218,10 @@ typedef struct sim {
     int64_t last_queue_key, first_queue_key, last_admit_no;
     int32_t free_before;
     sim_holder holders[SIM_BLOCKS_MAX];
+    sim_shadow shadow[SIM_BLOCKS_MAX];
+    int32_t idle_before; /* of free_before */
+    int64_t n_looks;
+    uint64_t cache_queries, cache_hits;
     sim_ranks ranks;
 } sim;
 
@@ -235,5 +261,11 @@ void sim_audit_before(sim *m);
 /* After rt_sched_plan(); plan NULL: there was nothing to send. */
 void sim_audit_plan(sim *m, int n_tokens, const uint8_t *plan, size_t bytes);
 void sim_audit_blocks(sim *m); /* owned + free = total, when nothing has just been planned */
+
+/* ---- sim_cache.c ---- */
+void sim_cache_look(sim *m); /* at what is kept and idle; before a plan and after it */
+void sim_cache_check_plan(sim *m, int n_preempted);
+void sim_cache_check_offers(sim *m);
+void sim_cache_check_counts(sim *m);
 
 #endif

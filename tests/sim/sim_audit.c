@@ -60,6 +60,7 @@ static bool waits_for_parent(const rt_seq *q)
 
 void sim_audit_before(sim *m)
 {
+    sim_cache_look(m);
     m->n_live = 0;
     for (int i = 0; i < m->n_open; i++)
         for (int k = 0; k < m->open[i]->n; k++) {
@@ -68,7 +69,8 @@ void sim_audit_before(sim *m)
 
             if (q->state == RT_SEQ_FINISHED)
                 continue;
-            c->before = (sim_before){.state = q->state,
+            c->before = (sim_before){.look = m->n_looks,
+                                     .state = q->state,
                                      .n_total = q->n_total,
                                      .n_computed = q->n_computed,
                                      .n_blocks = q->n_blocks,
@@ -88,8 +90,6 @@ static void check_table(sim *m, sim_choice *c, const rt_plan_seq *p, const int32
 {
     const rt_seq *q = &c->seq;
 
-    if (!WAS(c, RUNNING))
-        c->n_table = 0;
     SIM_CHECK(m, p->table_keep == c->n_table, NAME "keeps %d of %d blocks that ranks know",
               NAME_OF(c), p->table_keep, c->n_table);
     SIM_CHECK(m, p->n_blocks >= 0 && p->table_keep + p->n_blocks <= blocks_for(m, q->n_total_max),
@@ -117,6 +117,7 @@ static void check_seq(sim *m, const rt_scheduled *s, const rt_plan_seq *p, const
               NAME "is in the plan other than the scheduler says", NAME_OF(c));
     SIM_CHECK(m, !b->scheduled, NAME "is twice in a plan", NAME_OF(c));
     b->scheduled = true;
+    b->start = p->start;
     b->end = end;
     SIM_CHECK(m, p->n_new >= 1 && p->n_new <= b->n_new_max, NAME "computes %d tokens, at most %d",
               NAME_OF(c), p->n_new, b->n_new_max);
@@ -192,6 +193,7 @@ static int check_preemptions(sim *m)
             continue;
         sim_note(m, "  request %lld.%d is preempted", NAME_OF(c));
         SIM_CHECK(m, !b->scheduled, NAME "is preempted in the plan that it is part of", NAME_OF(c));
+        c->n_table = c->n_offered = 0;
         oldest = c->admit_no < oldest ? c->admit_no : oldest;
         n++;
     }
@@ -225,9 +227,18 @@ static void queue_preempted(sim *m)
     } while (next != NULL);
 }
 
+/* The parent comes back in the same plan, and the prefix cache still has all of its prompt. */
+static bool comes_with_its_parent(const sim_choice *c)
+{
+    const sim_choice *p = c->seq.fork_of != NULL ? c->seq.fork_of->owner : NULL;
+
+    return p != NULL && ADMITTED(p) && p->before.scheduled && p->before.start >= c->seq.n_prompt;
+}
+
 static bool eligible(const sim_choice *c)
 {
-    return WAS(c, WAITING) && c->before.n_new_max > 0 && !c->before.waits_for_parent;
+    return WAS(c, WAITING) && c->before.n_new_max > 0 &&
+           (!c->before.waits_for_parent || comes_with_its_parent(c));
 }
 
 /* The first in the queue that could have been admitted and was not; NULL = none. */
@@ -241,7 +252,8 @@ static const sim_choice *check_admissions(sim *m, int n_preempted)
 
         if (ADMITTED(c)) {
             SIM_CHECK(m, n_preempted == 0, NAME "is admitted beside a preemption", NAME_OF(c));
-            SIM_CHECK(m, eligible(c), NAME "is admitted, paused or before its parent", NAME_OF(c));
+            SIM_CHECK(m, eligible(c) || comes_with_its_parent(c),
+                      NAME "is admitted, paused or before its parent", NAME_OF(c));
             last = c->queue_key > last ? c->queue_key : last;
             m->totals.admissions++;
             if (!c->before.scheduled) /* the plan was full */
@@ -350,8 +362,8 @@ static void count_shared(sim *m)
     for (int i = 0; i < m->n_live; i++) {
         const sim_choice *c = m->live[i];
 
-        if (ADMITTED(c) && c->n_table > 0 && m->holders[c->table[0]].n > 1)
-            m->totals.forks_shared++;
+        if (ADMITTED(c) && c->seq.fork_of != NULL && c->n_table > 0)
+            m->totals.forks_shared += m->holders[c->table[0]].n > 1;
     }
 }
 
@@ -433,6 +445,9 @@ void sim_audit_plan(sim *m, int n_tokens, const uint8_t *plan, size_t bytes)
     queue_preempted(m);
     held = check_blocks(m);
     count_shared(m);
+    sim_cache_check_plan(m, n_preempted);
+    sim_cache_check_offers(m);
+    sim_cache_look(m);
     if (m->cfg.ample)
         check_use(m, n_tokens, first, held, n_preempted);
     else
@@ -444,6 +459,7 @@ void sim_audit_blocks(sim *m)
 {
     int32_t held = 0;
 
+    sim_cache_check_offers(m);
     rt_sched_check(m->sched);
     memset(m->holders, 0, sizeof *m->holders * (size_t)m->cfg.sched.n_blocks);
     for (int i = 0; i < m->n_open; i++)

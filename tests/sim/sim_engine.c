@@ -210,6 +210,7 @@ static void deliver_token(sim *m, sim_choice *c, const rt_scheduled *p, int32_t 
               "request %lld.%d: token %d at position %d, expected %d", (long long)c->request->id,
               c->index, token, c->n_seen, c->n_seen < c->ends_at ? c->text[c->n_seen] : -1);
     c->n_seen++;
+    rt_sched_learn(m->sched, &c->seq, token);
     push_record(m, c->request);
     SIM_CHECK(m, c->n_seen == c->ends_at || !p->last,
               "request %lld.%d is let go with %d tokens of %d", (long long)c->request->id, c->index,
@@ -442,10 +443,11 @@ static void start(sim *m)
     sim_configure(m);
     sim_note(m,
              "%d slots, %d tokens per step, %d blocks of %d, watermark %.2f, texts of %d, plans of "
-             "%zu bytes, %d steps under way",
+             "%zu bytes, %d steps under way%s",
              o->n_slots, o->max_tokens, o->n_blocks, o->block_tokens, o->watermark, c->len_max,
-             c->plan_bytes, c->pipe_steps);
+             c->plan_bytes, c->pipe_steps, c->caching ? ", prefix cache" : "");
     m->step_ends_at = m->wake_at = m->drain_at = SIM_NEVER;
+    m->cfg.sched.namer = c->caching ? &m->namer : NULL;
     if (rt_sched_create(&m->sched, o) != TP_OK ||
         rt_plan_writer_init(&m->writer, c->plan_bytes, c->list_cap) != TP_OK ||
         rt_pipe_init(&m->pipe, c->pipe_steps, m->writer.cap, o->n_slots,
@@ -459,6 +461,7 @@ static void end(sim *m)
     int n;
 
     sim_audit_blocks(m);
+    sim_cache_check_counts(m);
     SIM_CHECK(m, m->n_held == 0, "%d requests are never let go", m->n_held);
     SIM_CHECK(m, rt_sched_running(m->sched) == 0 && rt_sched_waiting(m->sched) == 0,
               "%d sequences run and %d wait at the end", rt_sched_running(m->sched),

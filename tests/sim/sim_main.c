@@ -17,6 +17,7 @@
 #include <sys/time.h>
 #include <unistd.h>
 
+#include "base/hash.h"
 #include "base/log.h"
 #include "tests/sim/sim_defects.h"
 
@@ -48,6 +49,8 @@ void sim_fail(const sim *m, const char *fmt, ...)
         for (int k = 0; k < m->open[i]->n; k++) {
             const sim_choice *c = &m->open[i]->choices[k];
 
+            if (c->seq.state != RT_SEQ_RUNNING && c->seq.n_preempted == 0)
+                continue;
             printf(
                 "  request %lld.%d: state %d slot %d total %d computed %d blocks %d new_max %d\n",
                 (long long)m->open[i]->id, k, (int)c->seq.state, c->seq.slot, c->seq.n_total,
@@ -161,6 +164,8 @@ int main(int argc, char **argv)
         }
     }
     tp_log_set_level(TP_LOG_ERROR);
+    if (tp_hash_init() != TP_OK)
+        return 2;
     watch();
     while (g.totals.plans < steps)
         run_episode(seed + n++);

@@ -98,7 +98,7 @@ static void choose_sizes(sim *m)
     o->n_slots = between(m, 1, ONE_OF(m, 2, 8, SIM_SLOTS_MAX, SIM_SLOTS_MAX));
     o->max_tokens = o->n_slots + between(m, 0, ONE_OF(m, 0, 8, 64, 400));
     o->block_tokens = ONE_OF(m, 1, 2, 4, 8, SIM_BLOCK_TOKENS);
-    o->n_blocks = between(m, 1, ONE_OF(m, 4, 32, 128, SIM_BLOCKS_MAX, SIM_BLOCKS_MAX));
+    o->n_blocks = between(m, 1, ONE_OF(m, 4, 32, 96, SIM_BLOCKS_MAX));
     o->watermark = 0.01 * ONE_OF(m, 0, 0, 1, 5, 30, 95);
     capacity = o->n_blocks * o->block_tokens;
     c->len_max = capacity < SIM_TEXT_MAX ? capacity : SIM_TEXT_MAX;
@@ -134,6 +134,10 @@ void sim_configure(sim *m)
     choose_clients(m);
     choose_plan_size(m);
     c->pipe_steps = sim_percent(m, 70) ? RT_PIPE_STEPS : 1;
+    c->caching = sim_percent(m, 75);
+    rt_block_namer_init(&m->namer, c->sched.block_tokens);
+    memcpy(m->namer.key, &m->seed, sizeof m->seed); /* names are chance, too */
+    memset(m->namer.key + sizeof m->seed, 0, sizeof m->namer.key - sizeof m->seed);
     c->percent_late = ONE_OF(m, 0, 20, 80);
     c->n_plans = between(m, 20, ONE_OF(m, 500, 3000, 6000));
     c->drain_after = ONE_OF(m, 0, 5, 50, -1);
@@ -211,6 +215,31 @@ static bool foretell(const sim *m, sim_choice *c, const int32_t *prompt, int32_t
     return true;
 }
 
+/* As the engine does it when a request is submitted; forks have their parent's names. */
+static bool name_blocks(const sim *m, sim_choice *c)
+{
+    const sim_choice *first = &c->request->choices[0];
+    rt_seq *q = &c->seq;
+    int32_t tokens = m->cfg.sched.block_tokens, n = q->n_prompt / tokens;
+
+    q->names = tp_calloc((size_t)(q->n_total_max / tokens) + 1, sizeof *q->names);
+    q->tail = tp_calloc((size_t)tokens, sizeof *q->tail);
+    if (q->names == NULL || q->tail == NULL)
+        return false;
+    q->n_named = n;
+    q->n_tail = q->n_prompt - n * tokens;
+    memcpy(q->tail, c->text + (size_t)n * (size_t)tokens, sizeof *q->tail * (size_t)q->n_tail);
+    if (c != first) {
+        memcpy(q->names, first->seq.names, sizeof *q->names * ((size_t)n + 1));
+        return true;
+    }
+    q->names[0] = rt_block_namer_root(&m->namer, &c->request->salt, sizeof c->request->salt);
+    for (int32_t i = 0; i < n; i++)
+        q->names[i + 1] =
+            rt_block_namer_next(&m->namer, &q->names[i], c->text + (size_t)i * (size_t)tokens);
+    return true;
+}
+
 static bool make_choice(const sim *m, sim_request *r, int index, const int32_t *prompt,
                         int32_t n_prompt, int32_t n_total)
 {
@@ -235,7 +264,7 @@ static bool make_choice(const sim *m, sim_request *r, int index, const int32_t *
     q->fork_of = index > 0 ? &r->choices[0].seq : NULL;
     c->n_seen = n_prompt;
     c->next_row = 1;
-    return true;
+    return !m->cfg.caching || name_blocks(m, c);
 }
 
 sim_request *sim_make_request(sim *m)
@@ -273,6 +302,8 @@ void sim_free_request(sim *m, sim_request *r)
         tp_free(c->keys);
         tp_free(c->table);
         tp_free(c->seq.blocks);
+        tp_free(c->seq.names);
+        tp_free(c->seq.tail);
     }
     memset(r, 0xdb, sizeof *r);
     tp_free(r);
