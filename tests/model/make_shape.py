@@ -4,14 +4,16 @@
 
     make_shape.py FOLDER [--shape 0.5b|1.5b|7b] [--layers N] [--shards N] [--seed N]
 
-numpy and the standard library only; about 1 GB/s.  No tokenizer is written.
+The standard library only; about 1 GB/s.  The tokenizer has bytes and made-up words for all other ids, and no merges: every
+id has text, so a server of this model streams as one of a real model does.
 """
 import argparse
+import array
 import json
+import math
+import random
 import struct
 from pathlib import Path
-
-import numpy as np
 
 # Dimensions of Qwen2.5: hidden, intermediate, layers, heads, KV heads, vocabulary, tied
 SHAPES = {
@@ -19,7 +21,8 @@ SHAPES = {
     "1.5b": (1536, 8960, 28, 12, 2, 151936, True),
     "7b": (3584, 18944, 28, 28, 4, 152064, False),
 }
-NOISE = 1 << 22  # values that all tensors are cut from
+NOISE = 1 << 20  # values that all tensors are cut from
+SPECIAL = {151643: "<|endoftext|>", 151644: "<|im_start|>", 151645: "<|im_end|>"}
 
 
 def config(shape, layers):
@@ -52,32 +55,57 @@ def tensors(shape, layers):
 
 
 def bf16(values):
-    """Round to nearest even."""
-    bits = np.ascontiguousarray(values, np.float32).view(np.uint32)
-    return ((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16).astype(np.uint16)
+    """The upper halves of FP32 numbers."""
+    halves = array.array("H", array.array("f", values).tobytes())
+    return halves[1::2]
 
 
 def fill(f, name, dims, noise, scaled, at):
     """Appends one tensor; matrices are noise of deviation cols^-0.5, taken from a ring."""
-    count = int(np.prod(dims))
+    count = math.prod(dims)
     if len(dims) == 1:
-        f.write(bf16(np.full(count, 0.0 if name.endswith("bias") else 1.0)).tobytes())
+        f.write(bf16([0.0 if name.endswith("bias") else 1.0]).tobytes() * count)
         return at
     if dims[1] not in scaled:
-        scaled[dims[1]] = bf16(noise * dims[1] ** -0.5)
+        scaled[dims[1]] = bf16(v * dims[1] ** -0.5 for v in noise).tobytes()
     ring = scaled[dims[1]]
     while count > 0:
         piece = min(count, NOISE - at)
-        f.write(ring[at:at + piece].tobytes())
+        f.write(memoryview(ring)[2 * at:2 * (at + piece)])
         count -= piece
         at = (at + piece + 7919) % NOISE
     return at
 
 
+def byte_letters():
+    """The letters that byte-level vocabularies use for bytes, in their order."""
+    plain = [*range(33, 127), *range(161, 173), *range(174, 256)]
+    rest = [b for b in range(256) if b not in plain]
+    return [chr(b) for b in plain] + [chr(256 + i) for i in range(len(rest))]
+
+
+def write_tokenizer(folder, n_vocab):
+    letters = byte_letters()
+    words = [f"\u0120w{i}" for i in range(n_vocab)]  # U+0120 is the space
+    words[:len(letters)] = letters
+    level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": False, "use_regex": False}
+    tokenizer = {
+        "version": "1.0", "truncation": None, "padding": None, "normalizer": None, "pre_tokenizer": level,
+        "post_processor": None, "decoder": level,
+        "added_tokens": [{"id": i, "content": t, "special": True, "single_word": False, "lstrip": False, "rstrip": False,
+                          "normalized": False} for i, t in SPECIAL.items()],
+        "model": {"type": "BPE", "dropout": None, "unk_token": None, "continuing_subword_prefix": "",
+                  "end_of_word_suffix": "", "fuse_unk": False, "byte_fallback": False, "merges": [],
+                  "vocab": {w: i for i, w in enumerate(words) if i not in SPECIAL}}}
+    (folder / "tokenizer.json").write_text(json.dumps(tokenizer, ensure_ascii=False), encoding="utf-8")
+    (folder / "tokenizer_config.json").write_text(json.dumps({
+        "tokenizer_class": "Qwen2Tokenizer", "eos_token": SPECIAL[151645], "add_bos_token": False}))
+
+
 def write_file(path, entries, noise, scaled):
     header, end = {"__metadata__": {"format": "pt"}}, 0
     for name, dims in entries:
-        begin, end = end, end + 2 * int(np.prod(dims))
+        begin, end = end, end + 2 * math.prod(dims)
         header[name] = {"dtype": "BF16", "shape": list(dims), "data_offsets": [begin, end]}
     text = json.dumps(header).encode()
     text += b" " * (-len(text) % 8)
@@ -100,7 +128,8 @@ def main():
     shape = SHAPES[args.shape]
     layers = args.layers or shape[2]
     entries = list(tensors(shape, layers))
-    noise = np.random.default_rng(args.seed).standard_normal(NOISE, dtype=np.float32)
+    generator = random.Random(args.seed)
+    noise = [generator.gauss(0, 1) for _ in range(NOISE)]
     scaled, total, weight_map = {}, 0, {}
     args.folder.mkdir(parents=True, exist_ok=True)
     for n in range(args.shards):
@@ -112,6 +141,7 @@ def main():
         index = {"metadata": {"total_size": total}, "weight_map": weight_map}
         (args.folder / "model.safetensors.index.json").write_text(json.dumps(index, indent=1))
     (args.folder / "config.json").write_text(json.dumps(config(shape, layers), indent=1))
+    write_tokenizer(args.folder, shape[5])
     print(f"{args.folder}: {len(entries)} tensors, {total / 1e9:.2f} GB in {args.shards} file(s)")
 
 
