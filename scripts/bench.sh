@@ -1,20 +1,66 @@
 #!/bin/sh
 # SPDX-License-Identifier: Apache-2.0
-# bench.sh BUILD - runs every benchmark program and prints the machine first: numbers mean nothing without it.
+# bench.sh BUILD - the machine and its limits first, as numbers mean nothing without them; then every benchmark program,
+# the null model, the engine, and a server under load.
+#
+#   BENCH_MODEL  a checkpoint (default: models/demo): the larger, the truer
+#   BENCH_SHAPE  0.5b, 1.5b or 7b: a checkpoint of that shape with random weights instead, written into BUILD
 set -eu
 
 build=$1
+model=${BENCH_MODEL:-models/demo}
+if [ -n "${BENCH_SHAPE:-}" ]; then
+    model=$build/bench-$BENCH_SHAPE
+    [ -f "$model/config.json" ] || python3 tests/model/make_shape.py "$model" --shape "$BENCH_SHAPE"
+fi
+
 lscpu | grep -E '^(Model name|CPU\(s\)|Thread|Core|NUMA node\(s\)|L3)' || true
-found=0
+echo
+echo "== limits of this machine"
+"$build/tests/bench/bench_machine"
 for program in "$build"/tests/bench/bench_* "$build"/tests/kernels/bench_*; do
     [ -f "$program" ] && [ -x "$program" ] || continue
-    found=1
     echo
-    echo "== $(basename "$program")"
-    case $program in
-    # any checkpoint: the larger, the truer
-    */bench_load | */bench_engine | */bench_prefix | */bench_model) "$program" "${BENCH_MODEL:-models/demo}" ;;
-    *) "$program" ;;
+    case $(basename "$program") in
+    bench_machine) ;;
+    bench_load | bench_engine | bench_model | bench_prefix)
+        echo "== $(basename "$program") $model"
+        "$program" "$model"
+        ;;
+    bench_comm)
+        echo "== bench_comm, 2 ranks"
+        mpirun --oversubscribe -np 2 "$program"
+        ;;
+    *)
+        echo "== $(basename "$program")"
+        "$program"
+        ;;
     esac
 done
-[ "$found" -eq 1 ] || echo "no benchmark programs in $build"
+
+echo
+echo "== tpserve bench --host"
+"$build/tpserve" bench --model "$model" --host --log-level warn
+echo
+echo "== tpserve bench --engine"
+"$build/tpserve" bench --model "$model" --engine --num-prompts 32 --random-input-len 128 --random-output-len 64 \
+    --max-concurrency 1,4,16 --log-level warn
+echo
+echo "== tpserve bench, a server on this machine"
+log=$build/bench-server.log
+"$build/tpserve" --model "$model" --port 0 >"$log" 2>&1 &
+server=$!
+trap 'kill "$server" 2>/dev/null || true' EXIT
+for _ in $(seq 600); do
+    url=$(sed -n 's/.*ready: \(http[^ ]*\)\/v1$/\1/p' "$log")
+    [ -z "$url" ] || break
+    kill -0 "$server" 2>/dev/null || break
+    sleep 0.2
+done
+if [ -z "$url" ]; then
+    echo "the server did not become ready: see $log" >&2
+    exit 1
+fi
+"$build/tpserve" bench --base-url "$url" --num-prompts 32 --num-warmups 2 --random-input-len 128 --random-output-len 64 \
+    --max-concurrency 1,8,16 --ignore-eos --plot "$build/bench.svg"
+echo "latency against load: $build/bench.svg"
