@@ -3,11 +3,12 @@
  * with the same tokens.
  *
  *     [mpirun -np N] bench_prefix DIR [shared tokens, default 4096 [tokens behind them, default 64 [threads per rank,
- *     default 2 [rounds, default 3]]]]
+ *     default 2 [rounds, default 3 [dummy]]]]]
  *
  * A round takes a prefix that nobody has seen, and sends it three times with different ends: first, second (which finds
  * it), and under another salt (which must not).  The times are those of the engine, from submission to the event, without
- * HTTP.  A prompt that is too long for the model is cut to what fits.
+ * HTTP.  A prompt that is too long for the model is cut to what fits.  With "dummy" the weights are random numbers, and
+ * DIR needs no others.
  */
 #include <pthread.h>
 #include <stdio.h>
@@ -146,8 +147,12 @@ static tp_status run(const comm_world *world, int argc, char **argv)
                 .n_tail = argc > 3 ? (int)strtol(argv[3], NULL, 10) : 64,
                 .n_rounds = argc > 5 ? (int)strtol(argv[5], NULL, 10) : 3};
     kern_open_args args = {.n_threads = argc > 4 ? (int)strtol(argv[4], NULL, 10) : 2};
-    rt_engine_options opt = {
-        .model_dir = argv[1], .dtype = "auto", .comm = "auto", .watermark = -1, .max_num_seqs = 4};
+    rt_engine_options opt = {.model_dir = argv[1],
+                             .dtype = "auto",
+                             .comm = "auto",
+                             .watermark = -1,
+                             .max_num_seqs = 4,
+                             .dummy_weights = argc > 6 && strcmp(argv[6], "dummy") == 0};
     pthread_t thread;
     kern_backend *be;
     tp_status st;
@@ -175,7 +180,8 @@ int main(int argc, char **argv)
     tp_status st;
 
     if (argc < 2) {
-        (void)fprintf(stderr, "usage: bench_prefix DIR [shared [tail [threads [rounds]]]]\n");
+        (void)fprintf(stderr,
+                      "usage: bench_prefix DIR [shared [tail [threads [rounds [dummy]]]]]\n");
         return 2;
     }
     (void)setvbuf(stdout, NULL, _IOLBF, 0);
