@@ -30,6 +30,7 @@ typedef struct launch_load {
     bool exponential;  /* lengths are exponential with that mean instead, at most 8 times it */
     double leave_rate; /* share of the requests whose client leaves */
     uint64_t seed;
+    int number; /* of the load in its run: each has prompts of its own, which no prefix cache holds */
 } launch_load;
 
 /* One request of a load: the same for the same seed, whatever the server does. */

@@ -2,7 +2,8 @@
 /* bench_asks.c - the loads that options ask for, and the requests of a load.
  *
  * Every number is drawn by (seed, request, what for), so a request is the same however many others there are, and two
- * servers get the same load.
+ * servers get the same load.  The loads of a run have the same lengths and times, but not the same prompts: a server keeps
+ * what it has computed.
  */
 #include <errno.h>
 #include <math.h>
@@ -20,7 +21,8 @@ enum { FOR_TOKEN, FOR_INPUT, FOR_OUTPUT, FOR_LEAVING, FOR_PLACE, FOR_ARRIVAL };
 #define FIRST_ID 300
 #define N_IDS    700
 
-#define EXPONENTIAL_MAX 8 /* times the mean */
+#define EXPONENTIAL_MAX 8        /* times the mean */
+#define REQUESTS_MAX    10000000 /* of a load: --num-prompts */
 #define CONCURRENCY_MAX 65536
 #define CONCURRENCY     16 /* where neither it nor a rate is given */
 
@@ -86,6 +88,7 @@ tp_status launch_read_loads(launch_load *out, int *n, const launch_options *opt)
         for (int c = 0; c < concurrencies.n; c++) {
             load.rate = rates.v[r];
             load.concurrency = (int)concurrencies.v[c];
+            load.number = *n;
             out[(*n)++] = load;
         }
     }
@@ -162,7 +165,7 @@ void launch_plan_asks(launch_ask *asks, const launch_load *load)
 /* A number below n: the same for all requests within the shared prefix. */
 static int draw_below(const launch_load *load, int index, int i, int n)
 {
-    int request = i < load->prefix_len ? -1 : index;
+    int request = i < load->prefix_len ? -1 : load->number * REQUESTS_MAX + index;
 
     return (int)(uniform(load, request, (uint32_t)i, FOR_TOKEN) * n);
 }

@@ -188,6 +188,10 @@ static void test_loads(void **state)
     assert_int_equal(launch_read_loads(loads, &n, &o), TP_OK);
     assert_int_equal(n, 4);
     assert_true(loads[3].concurrency == 4 && fabs(loads[3].rate - 2.5) < 1e-12);
+    int equal = 0;
+    for (int i = 0; i < 100; i++)
+        equal += launch_prompt_id(&loads[0], 3, i) == launch_prompt_id(&loads[1], 3, i);
+    assert_true(equal < 10); /* each load has its own prompts */
     static const char *const k_bad[] = {"", "x", "1,", ",1", "1 2", "-1", "1e9", "nan"};
     for (size_t i = 0; i < TP_ARRAY_LEN(k_bad); i++) {
         o.max_concurrency = k_bad[i];
