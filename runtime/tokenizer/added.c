@@ -166,7 +166,8 @@ bool rt_added_find(const rt_added *a, const rt_added_trie *trie, const char *tex
             i += len - 1;
             continue;
         }
-        *out = (rt_added_match){.start = i, .stop = i + len, .next = i + len, .id = token->id};
+        *out = (rt_added_match){
+            .start = i, .stop = i + len, .at = i, .next = i + len, .id = token->id};
         if (token->lstrip)
             out->start = skip_space_before(text, n, i, taken);
         if (token->rstrip)

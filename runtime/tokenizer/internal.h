@@ -126,7 +126,7 @@ typedef struct rt_added {
 
 typedef struct rt_added_match {
     size_t start, stop; /* bytes that the token takes, stripped white space included */
-    size_t next;        /* where the search goes on */
+    size_t at, next;    /* the token itself; the search goes on behind it */
     int32_t id;
 } rt_added_match;
 

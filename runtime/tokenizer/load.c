@@ -25,6 +25,9 @@
 #include "runtime/tokenizer/internal.h"
 
 #define FILE_BYTES_MAX ((size_t)256 << 20)
+/* Ids may have gaps; a table of ids must not take far more memory than what is listed. */
+#define IDS_SPARE     ((size_t)1 << 18)
+#define IDS_PER_TOKEN ((size_t)16)
 
 typedef struct loader {
     rt_tokenizer *t;
@@ -178,6 +181,11 @@ static tp_status measure(const loader *l, int32_t *n_ids, size_t *n_entries)
         id_max = id > id_max ? id : id_max;
         ++*n_entries;
     }
+    if ((size_t)id_max > IDS_SPARE + IDS_PER_TOKEN * *n_entries)
+        return TP_FAIL(TP_ERR_FORMAT,
+                       "%s: the largest id is %d, but only %zu tokens are listed; expected ids "
+                       "without large gaps",
+                       l->path, id_max, *n_entries);
     *n_ids = id_max + 1;
     return TP_OK;
 }

@@ -162,8 +162,8 @@ static tp_status put_text(encoder *e, const char *text, size_t n)
     e->base = text;
     e->n_base = n;
     while (e->parse_special && rt_added_find(added, &added->raw, text, n, m.next, taken, &m)) {
-        if (is_marked(e, m.start, m.stop)) {
-            m.next = m.start + 1;
+        if (is_marked(e, m.at, m.next)) { /* white space around it may be anyone's */
+            m.next = m.at + 1;
             continue;
         }
         if (m.start > taken)
@@ -213,6 +213,7 @@ static tp_status encode(encoder e, const char *text, size_t n, bool add_special)
 {
     const rt_tokenizer *t = e.t;
     rt_tokens *out = e.out;
+    rt_span all;
     tp_buf copy;
     tp_status st;
 
@@ -222,6 +223,11 @@ static tp_status encode(encoder e, const char *text, size_t n, bool add_special)
     tp_buf_init(&copy, SIZE_MAX - 1);
     tp_buf_init(&e.normalized, SIZE_MAX - 1);
     TP_TRY_GOTO(st, sanitise(&text, &n, &copy), done);
+    if (copy.len > 0 && e.n_spans > 0) { /* the spans' places are no longer those of the text */
+        all = (rt_span){0, n};
+        e.spans = &all;
+        e.n_spans = 1;
+    }
     TP_TRY_GOTO(st, rt_pretok_run_create(&e.run, t->pretok, n), done);
     if (n >= CACHE_TEXT_MIN) /* without memory for it, encoding is only slower */
         e.cache = tp_calloc(CACHE_ENTRIES, sizeof *e.cache);

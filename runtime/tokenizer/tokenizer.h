@@ -38,7 +38,7 @@ TP_MUST_USE tp_status rt_tokenizer_encode(const rt_tokenizer *t, const char *tex
                                           rt_tokens *out);
 
 /* As encode with parse_special, except inside the spans (sorted, in bytes of text): an added token that overlaps one
- * is ordinary text, because a user wrote it. */
+ * is ordinary text, because a user wrote it.  Ill-formed text with any span is taken for a user's from end to end. */
 TP_MUST_USE tp_status rt_tokenizer_encode_marked(const rt_tokenizer *t, const char *text, size_t n,
                                                  bool add_special, const rt_span *spans,
                                                  size_t n_spans, size_t n_max, rt_tokens *out);
