@@ -91,12 +91,15 @@ tp_status rt_template_compile(rt_template **out, const char *source, size_t n)
     if (t == NULL)
         return TP_REJECT(TP_ERR_NOMEM, "chat template: no memory");
     tp_arena_init(&t->ast.arena, AST_BYTES_MAX);
-    t->source = tp_strndup(n > 0 ? source : "", n);
-    t->n_source = n;
+    t->source = tp_malloc(n + 1);
     if (t->source == NULL) {
         st = TP_REJECT(TP_ERR_NOMEM, "chat template: no memory for %zu bytes", n);
         goto fail;
     }
+    if (n > 0)
+        memcpy(t->source, source, n);
+    t->source[n] = '\0';
+    t->n_source = n;
     TP_TRY_GOTO(st, rt_tmpl_parse(&t->ast, t->source, n), fail);
     t->wants_parts = walks_content(&t->ast, t->ast.body, 0);
     *out = t;
