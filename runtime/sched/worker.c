@@ -71,14 +71,31 @@ static tp_status find_slot(rt_worker *w, int32_t index, bool open, rt_slot **out
     return TP_OK;
 }
 
+/* What memory is sized for, and what the kernels take for granted. */
+static bool within_limits(const rt_worker *w, const rt_plan_open_view *v)
+{
+    const rt_plan_open *h = &v->head;
+    const rt_slot_params *p = &h->params;
+
+    if (h->n_prompt > w->opt.max_model_len || h->n_bias > RT_BIAS_MAX ||
+        h->n_allowed > RT_ALLOWED_MAX || h->n_forbidden > RT_FORBIDDEN_MAX)
+        return false;
+    if (p->n_logprobs > RT_LOGPROBS_MAX || p->n_prompt_logprobs > RT_LOGPROBS_MAX || p->top_k < 0 ||
+        !(p->temperature >= 0) || !(p->repetition > 0))
+        return false;
+    for (int32_t i = 0; i < h->n_prompt; i++)
+        if (v->prompt[i] < 0 || v->prompt[i] >= w->vocab)
+            return false;
+    return true;
+}
+
 static tp_status open_slot(rt_worker *w, const rt_plan_open_view *v)
 {
     const rt_plan_open *h = &v->head;
     rt_slot *s;
 
     TP_TRY(find_slot(w, h->slot, false, &s));
-    if (h->n_prompt > w->opt.max_model_len || h->n_bias > RT_BIAS_MAX ||
-        h->n_allowed > RT_ALLOWED_MAX || h->n_forbidden > RT_FORBIDDEN_MAX)
+    if (!within_limits(w, v))
         return TP_FAIL(TP_ERR_FORMAT, "step plan opens slot %d beyond its limits", h->slot);
     s->open = true;
     s->params = h->params;
@@ -138,16 +155,23 @@ static void add_seq(rt_worker *w, const kern_attn_seq *seq, int n_seqs)
 /* Lays the new tokens of one sequence out behind those already there. */
 static tp_status add_tokens(rt_worker *w, const rt_plan_seq *q, const int32_t *blocks, int n_seqs)
 {
-    int32_t end = q->start + q->n_new, block_tokens = w->opt.block_tokens;
+    int32_t end, block_tokens = w->opt.block_tokens;
     const rt_step_in *here = &w->step->here;
     kern_attn_seq seq;
     rt_slot *s;
 
     TP_TRY(find_slot(w, q->slot, true, &s));
     TP_TRY(extend_table(w, s, q, blocks));
-    if (q->start < 0 || end > s->n_history || end > s->n_table * block_tokens)
-        return TP_FAIL(TP_ERR_FORMAT, "step plan: positions %d..%d of slot %d are not there",
-                       q->start, end, q->slot);
+    if (q->start < 0 || q->start > s->n_history - q->n_new ||
+        q->start + q->n_new > s->n_table * block_tokens)
+        return TP_FAIL(TP_ERR_FORMAT,
+                       "step plan: %d positions from %d of slot %d are not there: it has %d tokens "
+                       "and %d blocks",
+                       q->n_new, q->start, q->slot, s->n_history, s->n_table);
+    end = q->start + q->n_new;
+    if ((q->flags & RT_SEQ_SAMPLE) != 0 && end < s->n_history)
+        return TP_FAIL(TP_ERR_FORMAT, "step plan samples slot %d behind token %d of %d", q->slot,
+                       end, s->n_history);
     seq = (kern_attn_seq){.row = w->n_tok,
                           .n_rows = q->n_new,
                           .ctx = end,

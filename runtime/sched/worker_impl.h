@@ -64,6 +64,7 @@ struct rt_worker {
     kern_kv *kv;                         /* borrowed */
     comm_group *group;                   /* borrowed */
     rt_sampler *sampler;                 /* owned */
+    int32_t vocab;                       /* prompts hold ids below it */
     int32_t blocks_max;                  /* table entries per slot */
     rt_slot *slots;                      /* owned; [n_slots] */
     int32_t *tables_here, *prompts_here; /* owned; [n_slots, ..] */

@@ -166,6 +166,7 @@ tp_status rt_worker_create(rt_worker **out, const rt_worker_options *o, const rt
     w->be = be;
     w->kv = kv;
     w->group = g;
+    w->vocab = c->vocab;
     w->blocks_max = blocks_per_seq(o);
     TP_TRY_GOTO(st, allocate_there(w), fail);
     TP_TRY_GOTO(st, allocate_here(w), fail);
