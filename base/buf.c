@@ -32,7 +32,7 @@ void tp_buf_release(tp_buf *b)
 void tp_buf_reset(tp_buf *b)
 {
     b->len = 0;
-    b->failed = false;
+    b->failed = b->no_memory = false;
     if (b->data != NULL)
         b->data[0] = '\0';
 }
@@ -53,8 +53,10 @@ bool tp_buf_reserve(tp_buf *b, size_t n)
     if (cap > b->max + 1)
         cap = b->max + 1;
     data = tp_realloc(b->data, cap);
-    if (data == NULL)
+    if (data == NULL) {
+        b->no_memory = true;
         return false;
+    }
     data[b->len] = '\0';
     b->data = data;
     b->cap = cap;
@@ -163,7 +165,15 @@ static tp_status read_all(tp_buf *b, int fd, size_t size_hint, const char *path)
         got = want > 0 ? read(fd, b->data + b->len, want) : read(fd, &probe, 1);
         if (got < 0 && errno == EINTR)
             continue;
-        if (got < 0 || tp_fault_hit("buf.read"))
+        if (got >= 0 && tp_fault_hit("buf.read")) {
+            errno = EIO;
+            got = -1;
+        }
+        if (got > 1 && tp_fault_hit("buf.short")) { /* the rest comes with the next read */
+            TP_ASSERT(lseek(fd, 1 - (off_t)got, SEEK_CUR) >= 0);
+            got = 1;
+        }
+        if (got < 0)
             return TP_FAIL(TP_ERR_IO, "read %s: %m", path);
         if (got == 0)
             return TP_OK;

@@ -19,6 +19,7 @@ typedef struct tp_buf {
     size_t cap;
     size_t max; /* appends beyond this fail; SIZE_MAX = no limit but memory */
     bool failed;
+    bool no_memory; /* it was the heap that refused, not max */
 } tp_buf;
 
 void tp_buf_init(tp_buf *b, size_t max);

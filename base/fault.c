@@ -45,6 +45,16 @@ bool tp_fault_hit(const char *point)
     return hit;
 }
 
+bool tp_fault_armed(const char *point)
+{
+    bool armed;
+
+    (void)pthread_mutex_lock(&g_lock);
+    armed = find_point(point) != NULL;
+    (void)pthread_mutex_unlock(&g_lock);
+    return armed;
+}
+
 /* The entry of `point`, or a free one; NULL when the table is full. */
 static armed_point *find_or_take(const char *point)
 {

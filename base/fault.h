@@ -15,6 +15,8 @@
 bool tp_fault_hit(const char *point);
 /* Arms the n-th pass (1 = next) of a point; n = 0 disarms.  False when the table (16 points) is full. */
 bool tp_fault_arm(const char *point, int64_t n);
+/* Whether its pass is still to come. */
+bool tp_fault_armed(const char *point);
 /* Reads a list "point=n,point=n"; INVALID when it cannot be read. */
 TP_MUST_USE tp_status tp_fault_arm_list(const char *list);
 

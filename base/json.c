@@ -187,7 +187,7 @@ const tp_json *tp_json_first(const tp_json *v)
 
 const tp_json *tp_json_next(const tp_json *v)
 {
-    const cJSON *next = v->next;
+    const cJSON *next = v != NULL ? v->next : NULL;
 
     return next != NULL && type_of(next) != cJSON_Raw ? next : NULL;
 }

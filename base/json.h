@@ -51,9 +51,9 @@ const char *tp_json_kind_name(tp_json_type t); /* "null", "boolean", "number", .
 const tp_json *tp_json_get(const tp_json *v, const char *key);
 const tp_json *tp_json_first(
     const tp_json *v); /* first element or member; NULL when empty or scalar */
-const tp_json *tp_json_next(const tp_json *v);
-const char *tp_json_key(const tp_json *v); /* name of a member; NULL for array elements */
-size_t tp_json_count(const tp_json *v);    /* elements or members; O(n) */
+const tp_json *tp_json_next(const tp_json *v); /* NULL behind the last, and of NULL */
+const char *tp_json_key(const tp_json *v);     /* name of a member; NULL for array elements */
+size_t tp_json_count(const tp_json *v);        /* elements or members; O(n) */
 
 #define TP_JSON_EACH(item, parent)                                                                 \
     for (const tp_json *item = tp_json_first(parent); item != NULL; item = tp_json_next(item))

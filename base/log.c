@@ -18,7 +18,7 @@
 #include "base/utf8.h"
 
 #define LINE_BYTES 4096
-#define LEVEL_AUTO (-1)
+#define LEVEL_AUTO (-2)
 
 static const char *const LEVEL_NAMES[] = {"error", "warn", "info", "debug", "trace"};
 

@@ -14,6 +14,7 @@
 #include "base/status.h"
 
 typedef enum tp_log_level {
+    TP_LOG_NONE = -1, /* as a level to set: nothing is logged (programs that fail on purpose) */
     TP_LOG_ERROR = 0,
     TP_LOG_WARN,
     TP_LOG_INFO,

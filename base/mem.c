@@ -32,6 +32,7 @@ static mapping *g_mappings; /* owned; guarded by g_mappings_lock */
 
 static atomic_int_fast64_t g_count;
 static atomic_int_fast64_t g_fail_after = FAIL_OFF;
+static atomic_bool g_fail_lasts;
 static _Thread_local int g_forbidden;
 
 /* Counts one allocation; false when an injected failure is due. */
@@ -43,10 +44,10 @@ static bool may_allocate(void)
     atomic_fetch_add_explicit(&g_count, 1, memory_order_relaxed);
     left = atomic_load_explicit(&g_fail_after, memory_order_relaxed);
     while (TP_UNLIKELY(left != FAIL_OFF)) {
-        if (left == 0)
-            return false;
-        if (atomic_compare_exchange_weak(&g_fail_after, &left, left - 1))
-            return true;
+        int_fast64_t next = left > 0 ? left - 1 : atomic_load(&g_fail_lasts) ? 0 : FAIL_OFF;
+
+        if (atomic_compare_exchange_weak(&g_fail_after, &left, next))
+            return left > 0;
     }
     return true;
 }
@@ -191,6 +192,13 @@ void tp_mem_forbid(bool on)
 
 void tp_mem_fail_after(int64_t n)
 {
+    atomic_store(&g_fail_lasts, true);
+    atomic_store(&g_fail_after, n < 0 ? FAIL_OFF : n);
+}
+
+void tp_mem_fail_once(int64_t n)
+{
+    atomic_store(&g_fail_lasts, false);
     atomic_store(&g_fail_after, n < 0 ? FAIL_OFF : n);
 }
 

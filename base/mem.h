@@ -27,8 +27,9 @@ size_t tp_aligned_bytes(size_t size);
 /* While true, an allocation by this thread is a bug (TP_ASSERT).  Nests by counting. */
 void tp_mem_forbid(bool on);
 
-/* Test hook: let `n` more allocations of this process succeed, then fail every later one; -1 = off. */
+/* Test hooks: let `n` more allocations of this process succeed, then fail every later one, or only the next; -1 = off. */
 void tp_mem_fail_after(int64_t n);
+void tp_mem_fail_once(int64_t n);
 /* Allocations made so far by this process. */
 int64_t tp_mem_count(void);
 

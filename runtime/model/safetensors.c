@@ -349,12 +349,17 @@ tp_status rt_st_read(const rt_st *st, uint32_t file, uint64_t offset, void *buf,
     size_t done = 0;
 
     if (tp_fault_hit("load.read"))
-        return TP_REJECT(TP_ERR_IO, "read %s/%s: injected failure", st->dir, f->name);
+        return TP_REJECT(TP_ERR_IO, "read %s/%s at byte %" PRIu64 ": %s", st->dir, f->name, offset,
+                         strerror(EIO));
     while (done < bytes) {
         ssize_t n = pread(f->fd, (char *)buf + done, bytes - done, (off_t)(offset + done));
 
         if (n < 0 && errno == EINTR)
             continue;
+        if (n > 1 && tp_fault_hit("load.short"))
+            n = 1;
+        if (n > 0 && tp_fault_hit("load.shrink"))
+            n = 0;
         if (n < 0)
             return TP_REJECT(TP_ERR_IO, "read %s/%s at byte %" PRIu64 ": %m", st->dir, f->name,
                              offset + done);
