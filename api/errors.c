@@ -9,6 +9,9 @@
 
 #define RETRY_MS 1000
 
+const char api_no_memory[] = "{\"error\":{\"message\":\"The server is short of memory.\",\"type\":"
+                             "\"server_error\",\"param\":null,\"code\":\"out_of_memory\"}}";
+
 static const char *type_of(int status, const char *code)
 {
     switch (status) {
@@ -64,7 +67,10 @@ static void reply(api_exchange *x, int status, const char *code, const char *par
 
     tp_buf_init(&body, 1 << 20);
     api_put_error(&body, status, code, param, message);
-    api_reply(x, status, "application/json", tp_buf_str(&body), body.len);
+    if (body.failed)
+        api_reply(x, 503, "application/json", api_no_memory, strlen(api_no_memory));
+    else
+        api_reply(x, status, "application/json", tp_buf_str(&body), body.len);
     tp_buf_release(&body);
 }
 

@@ -9,6 +9,8 @@
  * Adds the headers that the status asks for (WWW-Authenticate, Retry-After, x-should-retry). */
 void api_reply_error(api_exchange *x, int status, const char *code, const char *param,
                      const char *message);
+/* The body of a 503 for which there was no memory. */
+extern const char api_no_memory[];
 /* 429 with the time after which the client should try again. */
 void api_reply_busy(api_exchange *x, const char *code, const char *message, int retry_ms);
 /* The same object alone, for streams: appends `{"error":{...}}`. */

@@ -125,7 +125,7 @@ bool api_gen_alloc_prompts(api_gen *g, int n, api_problem *problem)
     g->prompts = tp_calloc((size_t)n, sizeof *g->prompts);
     g->choices = tp_calloc((size_t)n * (size_t)g->params.n, sizeof *g->choices);
     if (g->prompts == NULL || g->choices == NULL)
-        return api_refuse(problem, 503, "out_of_memory", NULL, "Out of memory for the request.");
+        return api_refuse_memory(problem);
     g->n_prompts = n;
     g->n_choices = n * g->params.n;
     for (int i = 0; i < n; i++)
@@ -187,7 +187,7 @@ static bool truncate_prompt(const api_gen *g, api_prompt *p, api_problem *proble
     tp_buf_reset(&p->text);
     if (g->params.echo &&
         rt_tokenizer_decode(g->tokenizer, p->tokens.ids, keep, false, &p->text) != TP_OK)
-        return api_refuse(problem, 503, "out_of_memory", NULL, "Out of memory for the request.");
+        return api_refuse_memory(problem);
     return true;
 }
 
@@ -282,6 +282,12 @@ static void take_prompt_event(api_gen *g, api_choice *c, const rt_event *ev)
         api_text_add_token(g, c + j, ev);
 }
 
+static bool is_short_of_memory(const api_choice *c)
+{
+    return c->text.failed || c->lp.failed || c->lp_values.failed || c->lp_tops.failed ||
+           c->lp_offsets.failed || c->ids.failed || c->prompt_lp.failed;
+}
+
 static void take_event(api_gen *g, api_choice *c, const rt_event *ev)
 {
     g->prompts[(c - g->choices) / g->params.n].n_cached = ev->n_cached;
@@ -304,9 +310,18 @@ static void take_event(api_gen *g, api_choice *c, const rt_event *ev)
         break;
     }
     tp_buf_put(&c->text, ev->text, ev->text_len);
+    if (is_short_of_memory(c) && g->error == NULL)
+        g->error = "out_of_memory";
 }
 
 /* ---- the answer in one piece ---- */
+
+static const char *failure_text(const api_gen *g)
+{
+    return strcmp(g->error, "out_of_memory") == 0
+               ? "The server ran out of memory for the answer."
+               : "The engine stopped before the request was finished.";
+}
 
 static void reply_failure(api_gen *g)
 {
@@ -315,7 +330,7 @@ static void reply_failure(api_gen *g)
 
     api_reply_error(g->exchange, status, code, NULL,
                     status == 500 ? "The model produced no usable numbers for this request."
-                                  : "The engine stopped before the request was finished.");
+                                  : failure_text(g));
 }
 
 static api_progress pump_answer(void *ctx, api_exchange *x, tp_buf *out)
@@ -367,7 +382,7 @@ static void stream_event(api_gen *g, int index, const rt_event *ev, tp_buf *out)
     take_event(g, c, ev);
     if (ev->kind == RT_EVENT_TOKEN)
         c->held = c->text.len > 0 || c->lp.len > 0 || c->ids.len > 0 || !c->begun;
-    if (ev->kind == RT_EVENT_FINISH && ev->finish != RT_FINISH_ERROR)
+    if (ev->kind == RT_EVENT_FINISH && g->error == NULL)
         put_chunk(g, index, out, true);
 }
 
@@ -375,8 +390,7 @@ static void put_stream_end(api_gen *g, tp_buf *out)
 {
     if (g->error != NULL) {
         tp_buf_puts(out, "data: ");
-        api_put_error(out, 500, g->error, NULL,
-                      "The engine stopped before the request was finished.");
+        api_put_error(out, 500, g->error, NULL, failure_text(g));
         tp_buf_puts(out, "\n\n");
     } else if (g->params.include_usage) {
         tp_buf_puts(out, "data: ");

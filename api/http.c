@@ -299,12 +299,13 @@ static enum MHD_Result queue_reply(api_exchange *x)
     enum MHD_Result ok;
     struct MHD_Response *r;
 
-    if (x->reply.failed) {
-        tp_buf_release(&x->reply);
-        x->status = MHD_HTTP_INTERNAL_SERVER_ERROR;
-    }
+    if (x->reply.failed)
+        x->status = MHD_HTTP_SERVICE_UNAVAILABLE;
     /* the exchange outlives the response */
-    r = MHD_create_response_from_buffer(x->reply.len, x->reply.data, MHD_RESPMEM_PERSISTENT);
+    r = x->reply.failed
+            ? MHD_create_response_from_buffer(
+                  strlen(api_no_memory), (void *)(uintptr_t)api_no_memory, MHD_RESPMEM_PERSISTENT)
+            : MHD_create_response_from_buffer(x->reply.len, x->reply.data, MHD_RESPMEM_PERSISTENT);
     if (r == NULL)
         return MHD_NO;
     put_headers(x, r);

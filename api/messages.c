@@ -87,6 +87,14 @@ static bool put_part(writer *w, const tp_json *part, int i, tp_buf *joined)
     return true;
 }
 
+static bool refuse_size(writer *w, const tp_buf *b)
+{
+    if (b->no_memory)
+        return api_refuse_memory(w->problem);
+    return api_refuse(w->problem, 400, "invalid_value", "messages",
+                      "messages: the conversation is too large");
+}
+
 static bool put_parts(writer *w, const tp_json *content)
 {
     tp_buf joined;
@@ -105,6 +113,8 @@ static bool put_parts(writer *w, const tp_json *content)
         tp_buf_putc(&w->out, ']');
     else
         tp_json_put_string(&w->out, tp_buf_str(&joined), joined.len);
+    if (ok && joined.failed)
+        ok = refuse_size(w, &joined);
     tp_buf_release(&joined);
     return ok;
 }
@@ -137,6 +147,7 @@ static bool put_call(writer *w, const tp_json *call, int i)
     const char *type = tp_json_get_string(call, "type", "function");
     char field[48];
     tp_json *parsed = NULL;
+    tp_status st = TP_OK;
 
     snprintf(field, sizeof field, "tool_calls[%d]", i);
     if (tp_json_kind(call) != TP_JSON_OBJECT || tp_json_kind(function) != TP_JSON_OBJECT ||
@@ -144,9 +155,11 @@ static bool put_call(writer *w, const tp_json *call, int i)
         (arguments == NULL && !tp_json_is_null(given)))
         return refuse_value(w, field, "invalid_value",
                             "expected {id, type, function: {name, arguments}}");
-    if (arguments != NULL && *arguments != '\0' &&
-        (tp_json_parse(&parsed, arguments, strlen(arguments), NULL) != TP_OK ||
-         tp_json_kind(parsed) != TP_JSON_OBJECT)) {
+    if (arguments != NULL && *arguments != '\0')
+        st = tp_json_parse(&parsed, arguments, strlen(arguments), NULL);
+    if (st == TP_ERR_NOMEM)
+        return api_refuse_memory(w->problem);
+    if (st != TP_OK || (parsed != NULL && tp_json_kind(parsed) != TP_JSON_OBJECT)) {
         tp_json_free(parsed);
         return refuse_value(w, field, "invalid_value",
                             "arguments must be a JSON object as a string");
@@ -246,12 +259,16 @@ tp_json *api_messages_normalise(const tp_json *messages, bool parts, bool develo
 {
     writer w = {.parts = parts, .developer = developer, .problem = problem};
     tp_json *out = NULL;
+    tp_status st;
 
     tp_buf_init(&w.out, API_RENDERED_MAX);
-    if (put_messages(&w, messages) &&
-        (w.out.failed || tp_json_parse(&out, w.out.data, w.out.len, NULL) != TP_OK))
-        api_refuse(problem, 400, "invalid_value", "messages", "messages: %s",
-                   w.out.failed ? "the conversation is too large" : tp_last_error());
+    if (put_messages(&w, messages) && (!w.out.failed || refuse_size(&w, &w.out))) {
+        st = tp_json_parse(&out, w.out.data, w.out.len, NULL);
+        if (st == TP_ERR_NOMEM)
+            api_refuse_memory(problem);
+        else if (st != TP_OK)
+            api_refuse(problem, 400, "invalid_value", "messages", "messages: %s", tp_last_error());
+    }
     tp_buf_release(&w.out);
     return out;
 }
@@ -263,8 +280,10 @@ size_t api_prompt_tokens_max(const rt_engine *e)
     return 4 * (size_t)rt_engine_get_info(e)->max_model_len + 1024;
 }
 
-bool api_refuse_encoding(api_problem *problem, const rt_engine *e, const char *param)
+bool api_refuse_encoding(api_problem *problem, const rt_engine *e, const char *param, tp_status st)
 {
+    if (st == TP_ERR_NOMEM)
+        return api_refuse_memory(problem);
     return api_refuse(problem, 400, "context_length_exceeded", param,
                       "This model's maximum context length is %lld tokens. However, your request "
                       "has more than %zu tokens in the prompt (the prompt is longer than the "

@@ -16,6 +16,6 @@ bool api_chat_prompt(const rt_engine *e, const api_params *p, bool add_special, 
 /* Ids beyond which a prompt is certainly too long, so that tokenising may stop. */
 size_t api_prompt_tokens_max(const rt_engine *e);
 /* Turns a failed encode into the contract's error. */
-bool api_refuse_encoding(api_problem *problem, const rt_engine *e, const char *param);
+bool api_refuse_encoding(api_problem *problem, const rt_engine *e, const char *param, tp_status st);
 
 #endif

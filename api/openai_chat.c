@@ -26,8 +26,12 @@ static bool render(api_gen *g, const tp_json *messages, tp_buf *text, rt_templat
                             .pad_token = rt_tokenizer_pad(g->tokenizer),
                             .unk_token = rt_tokenizer_unk(g->tokenizer)};
 
-    if (rt_template_render_marked(t, &in, NULL, text, spans) == TP_OK)
+    tp_status st = rt_template_render_marked(t, &in, NULL, text, spans);
+
+    if (st == TP_OK)
         return true;
+    if (st == TP_ERR_NOMEM)
+        return api_refuse_memory(problem);
     return api_refuse(problem, 400, "template_error", "messages", "%s", tp_last_error());
 }
 
@@ -38,6 +42,7 @@ bool api_chat_prompt(const rt_engine *e, const api_params *p, bool add_special, 
     rt_template_spans spans = {0};
     tp_json *messages;
     tp_buf text;
+    tp_status st;
     bool ok;
 
     if (t == NULL)
@@ -49,10 +54,12 @@ bool api_chat_prompt(const rt_engine *e, const api_params *p, bool add_special, 
         return false;
     tp_buf_init(&text, API_RENDERED_MAX);
     ok = render(g, messages, &text, &spans, problem);
-    if (ok &&
-        rt_tokenizer_encode_marked(rt_engine_tokenizer(e), tp_buf_str(&text), text.len, add_special,
-                                   spans.items, spans.n, api_prompt_tokens_max(e), out) != TP_OK)
-        ok = api_refuse_encoding(problem, e, "messages");
+    if (ok) {
+        st = rt_tokenizer_encode_marked(rt_engine_tokenizer(e), tp_buf_str(&text), text.len,
+                                        add_special, spans.items, spans.n, api_prompt_tokens_max(e),
+                                        out);
+        ok = st == TP_OK || api_refuse_encoding(problem, e, "messages", st);
+    }
     tp_buf_release(&text);
     tp_free(spans.items);
     tp_json_free(messages);

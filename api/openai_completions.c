@@ -11,11 +11,15 @@ static bool encode_text(api_gen *g, const char *text, api_prompt *p, api_problem
 {
     size_t limit = g->params.truncate_prompt_tokens > 0 ? 0 : api_prompt_tokens_max(g->engine);
 
+    tp_status st;
+
     tp_buf_puts(&p->text, text);
-    if (rt_tokenizer_encode(g->tokenizer, text, strlen(text), g->params.add_special_tokens, true,
-                            limit, &p->tokens) != TP_OK)
-        return api_refuse_encoding(problem, g->engine, "prompt");
-    return true;
+    if (p->text.failed)
+        return p->text.no_memory ? api_refuse_memory(problem)
+                                 : api_refuse_encoding(problem, g->engine, "prompt", TP_ERR_LIMIT);
+    st = rt_tokenizer_encode(g->tokenizer, text, strlen(text), g->params.add_special_tokens, true,
+                             limit, &p->tokens);
+    return st == TP_OK || api_refuse_encoding(problem, g->engine, "prompt", st);
 }
 
 static bool take_ids(api_gen *g, const tp_json *list, const char *name, api_prompt *p,
@@ -25,10 +29,10 @@ static bool take_ids(api_gen *g, const tp_json *list, const char *name, api_prom
     int got;
 
     if (n > api_prompt_tokens_max(g->engine))
-        return api_refuse_encoding(problem, g->engine, "prompt");
+        return api_refuse_encoding(problem, g->engine, "prompt", TP_ERR_LIMIT);
     p->tokens.ids = tp_calloc(n + 1, sizeof *p->tokens.ids);
     if (p->tokens.ids == NULL)
-        return api_refuse(problem, 503, "out_of_memory", NULL, "Out of memory for the request.");
+        return api_refuse_memory(problem);
     p->tokens.cap = n + 1;
     if (!api_read_ids(list, name, rt_engine_get_info(g->engine)->vocab, p->tokens.ids, (int)n, &got,
                       problem))
@@ -36,7 +40,7 @@ static bool take_ids(api_gen *g, const tp_json *list, const char *name, api_prom
     p->tokens.n = (size_t)got;
     if (g->params.echo &&
         rt_tokenizer_decode(g->tokenizer, p->tokens.ids, p->tokens.n, false, &p->text) != TP_OK)
-        return api_refuse(problem, 503, "out_of_memory", NULL, "Out of memory for the request.");
+        return api_refuse_memory(problem);
     return true;
 }
 

@@ -39,6 +39,11 @@ static bool wrong_type(api_problem *p, const char *name, const char *expected, c
                       tp_json_kind_name(tp_json_kind(v)));
 }
 
+bool api_refuse_memory(api_problem *p)
+{
+    return api_refuse(p, 503, "out_of_memory", NULL, "Out of memory for the request.");
+}
+
 tp_json *api_parse_body(const char *text, size_t len, api_problem *problem)
 {
     /* objects that belong to the client, and JSON schemas: repeated keys there are no business of ours */
@@ -49,7 +54,7 @@ tp_json *api_parse_body(const char *text, size_t len, api_problem *problem)
     tp_status st = tp_json_parse(&root, text, len, &k_limits);
 
     if (st == TP_ERR_NOMEM) {
-        api_refuse(problem, 503, "out_of_memory", NULL, "Out of memory for the request.");
+        api_refuse_memory(problem);
         return NULL;
     }
     if (st != TP_OK) {

@@ -24,6 +24,9 @@ typedef struct api_problem {
 bool api_refuse(api_problem *p, int status, const char *code, const char *param, const char *fmt,
                 ...) TP_PRINTF(5, 6);
 
+/* 503: the request is fine, the server is short of memory. */
+bool api_refuse_memory(api_problem *p);
+
 typedef struct api_params {
     bool chat;
     const char *model; /* NULL = any */

@@ -34,6 +34,7 @@ static bool read_request(api_gen *g, rt_tokens *out, bool *strings, api_problem 
     const tp_json *prompt = tp_json_get(g->body, "prompt");
     const tp_json *want = tp_json_get(g->body, "return_token_strs");
     bool chat = tp_json_is_null(prompt);
+    tp_status st;
 
     if (!tp_json_is_null(want) && !api_read_bool(want, "return_token_strs", strings, problem))
         return false;
@@ -49,10 +50,12 @@ static bool read_request(api_gen *g, rt_tokens *out, bool *strings, api_problem 
         return api_refuse(problem, 400, "invalid_type", "prompt",
                           "prompt: expected a string, found %s",
                           tp_json_kind_name(tp_json_kind(prompt)));
-    if (rt_tokenizer_encode(g->tokenizer, tp_json_string(prompt), strlen(tp_json_string(prompt)),
-                            g->params.add_special_tokens, true, 0, out) != TP_OK)
-        return api_refuse(problem, 400, "invalid_value", "prompt", "%s", tp_last_error());
-    return true;
+    st = rt_tokenizer_encode(g->tokenizer, tp_json_string(prompt), strlen(tp_json_string(prompt)),
+                             g->params.add_special_tokens, true, 0, out);
+    if (st == TP_ERR_NOMEM)
+        return api_refuse_memory(problem);
+    return st == TP_OK ||
+           api_refuse(problem, 400, "invalid_value", "prompt", "%s", tp_last_error());
 }
 
 /* A bare api_gen: engine, tokenizer and body only. */
@@ -121,7 +124,7 @@ static bool detokenize(api_gen *g, tp_buf *out, api_problem *problem)
                           "tokens is required");
     ids = tp_calloc(n + 1, sizeof *ids);
     if (ids == NULL)
-        return api_refuse(problem, 503, "out_of_memory", NULL, "Out of memory for the request.");
+        return api_refuse_memory(problem);
     tp_buf_init(&text, ANSWER_MAX);
     ok = api_read_ids(list, "tokens", rt_engine_get_info(g->engine)->vocab, ids, (int)n, &got,
                       problem);
