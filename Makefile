@@ -12,7 +12,7 @@ CONFIGURE   = cmake -G Ninja -S . -DCMAKE_INSTALL_PREFIX=$(PREFIX) $(CMAKE_ARGS)
 SANITIZED   = -DCMAKE_BUILD_TYPE=Debug -DTPSERVE_SANITIZE
 LOG         = --log-level=WARNING
 
-.PHONY: all build demo stop test lint bench install asan tsan clean help tests-build test-gpu bench-gpu gpu-build
+.PHONY: all build demo stop test lint bench install asan tsan clean help tests-build fuzz fuzz-coverage test-gpu bench-gpu gpu-build
 
 all: build
 
@@ -48,6 +48,14 @@ lint: tests-build
 bench: tests-build
 	@sh scripts/bench.sh $(BUILD)
 
+## fuzz      fuzz targets under libFuzzer (clang), FUZZ_SECONDS=60 each; FUZZ="json plan" for some of them
+fuzz:
+	@JOBS='$(JOBS)' CMAKE_ARGS='$(CMAKE_ARGS)' FUZZ_SECONDS='$(FUZZ_SECONDS)' sh tests/fuzz/fuzz.sh run $(FUZZ)
+
+## fuzz-coverage  lines of the parsers that the corpora reach
+fuzz-coverage:
+	@JOBS='$(JOBS)' CMAKE_ARGS='$(CMAKE_ARGS)' sh tests/fuzz/fuzz.sh coverage
+
 ## test-gpu  what needs a real GPU: the hardware's answers to single instructions, kernels, sanitizer
 test-gpu: gpu-build
 	@BUILD=$(BUILD) sh tests/gpu/run.sh --test-only
@@ -81,4 +89,4 @@ install: build
 
 ## clean     remove what was built
 clean:
-	@rm -rf build build-asan build-tsan .venv
+	@rm -rf build build-asan build-tsan build-fuzz build-cov .venv

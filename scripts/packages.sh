@@ -14,6 +14,7 @@ build | install) wanted=$build ;;
 demo) wanted="$build curl" ;;
 lint) wanted=$lint ;;
 bench) wanted="$build python3 libcmocka-dev libdnnl-dev" ;;
+fuzz | fuzz-coverage) wanted="$build python3 libcmocka-dev clang-14 libclang-rt-14-dev llvm-14 libomp-14-dev" ;;
 test) wanted="$lint python3-pytest python3-venv curl" ;;
 *) echo "packages.sh: unknown command \"$1\"" >&2; exit 2 ;;
 esac

@@ -1,0 +1,125 @@
+#!/bin/sh
+# SPDX-License-Identifier: Apache-2.0
+# fuzz.sh - builds the fuzz targets with clang (libFuzzer, ASan, UBSan), runs each for a while, and prints a table.
+#
+# usage: fuzz.sh [run|merge|coverage] [TARGET...]     all targets without a name
+#   run       FUZZ_SECONDS (60) per target.  New inputs go to build-fuzz/work/TARGET, what failed to build-fuzz/found/TARGET;
+#             the exit status is 1 when something failed, took more than a second or more than 512 MB.
+#   merge     replaces the corpora of the tree by the fewest inputs of theirs and of build-fuzz/work that reach as much
+#   coverage  lines of the code under test that the corpora reach (a build of its own, build-cov)
+# Environment: JOBS, FUZZ_SECONDS.
+set -eu
+
+cd "$(dirname "$0")/../.."
+mode=run
+case ${1:-} in run | merge | coverage) mode=$1; shift ;; esac
+targets=$*
+for source in tests/fuzz/fuzz_*.c; do
+    [ $# -gt 0 ] && break
+    name=${source##*/fuzz_}
+    targets="$targets ${name%.c}"
+done
+seconds=${FUZZ_SECONDS:-60}
+
+export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 OMP_NUM_THREADS=1
+export ASAN_OPTIONS=allocator_may_return_null=1:detect_leaks=1
+export UBSAN_OPTIONS=print_stacktrace=1:halt_on_error=1
+export LSAN_OPTIONS=print_suppressions=0:suppressions=$PWD/tests/harness/lsan.supp
+
+# configure DIR CMAKE-ARG...  The compiler is not the project's: its own warnings are not for here.
+configure() {
+    dir=$1
+    shift
+    cmake -G Ninja -S . -B "$dir" --log-level=WARNING -DCMAKE_C_COMPILER=clang-14 -DCMAKE_CXX_COMPILER=clang++-14 \
+        -DCMAKE_BUILD_TYPE=Debug -DCMAKE_C_FLAGS=-w -DTPSERVE_TESTS=ON -DTPSERVE_CUDA=off ${CMAKE_ARGS:-} "$@" >/dev/null
+}
+
+# field NAME FILE: the number behind "stat::NAME:" of libFuzzer's report.
+field() {
+    sed -n "s/^stat::$1: *//p" "$2" | tail -1
+}
+
+existing() {
+    for dir in "$@"; do
+        [ -d "$dir" ] && echo "$dir"
+    done
+}
+
+run_one() {
+    name=$1
+    log=build-fuzz/logs/$name
+    mkdir -p "build-fuzz/work/$name" "build-fuzz/found/$name" build-fuzz/logs
+    dict=tests/fuzz/dict/$name.dict
+    status=0
+    # shellcheck disable=SC2046
+    build-fuzz/tests/fuzz/fuzz_"$name" -max_total_time="$seconds" -timeout=10 -report_slow_units=1 -rss_limit_mb=512 \
+        -malloc_limit_mb=400 -max_len=16384 -print_final_stats=1 -verbosity=1 -artifact_prefix="build-fuzz/found/$name/" \
+        $([ -f "$dict" ] && echo "-dict=$dict") "build-fuzz/work/$name" \
+        $(existing "tests/fuzz/corpus/$name" "tests/fuzz/regression/$name") >"$log" 2>&1 || status=1
+    # On a busy machine an input may seem slow: one that is fast when it is alone is none.
+    for slow in build-fuzz/found/"$name"/slow-unit-*; do
+        [ -f "$slow" ] || continue
+        ms=$(build-fuzz/tests/fuzz/fuzz_"$name" "$slow" 2>&1 | sed -n 's/^Executed .* in \([0-9]*\) ms$/\1/p')
+        [ "${ms:-99999}" -ge 1000 ] || rm "$slow"
+    done
+    edges=$(sed -n 's/.* cov: \([0-9]*\) .*/\1/p' "$log" | tail -1)
+    found=$(find "build-fuzz/found/$name" -type f | wc -l)
+    printf '%-16s %12s %9s %8s %8s %8s %6s\n' "$name" "$(field number_of_executed_units "$log")" \
+        "$(field average_exec_per_sec "$log")" "${edges:-?}" "$(field new_units_added "$log")" \
+        "$(field peak_rss_mb "$log")" "$found"
+    if [ "$status" -ne 0 ] || [ "$found" -ne 0 ]; then
+        return 1
+    fi
+}
+
+run_all() {
+    failed=
+    printf '%-16s %12s %9s %8s %8s %8s %6s\n' target executions exec/s edges new 'rss MB' found
+    for name in $targets; do
+        run_one "$name" || failed="$failed $name"
+    done
+    [ -z "$failed" ] && return 0
+    echo "failed:$failed; see build-fuzz/logs and build-fuzz/found" >&2
+    return 1
+}
+
+merge_all() {
+    for name in $targets; do
+        least=build-fuzz/least/$name
+        rm -rf "$least"
+        mkdir -p "$least" "tests/fuzz/corpus/$name" "build-fuzz/work/$name"
+        build-fuzz/tests/fuzz/fuzz_"$name" -merge=1 -rss_limit_mb=2048 "$least" "tests/fuzz/corpus/$name" \
+            "build-fuzz/work/$name" >build-fuzz/logs/"$name".merge 2>&1
+        echo "$name: $(find "$least" -type f | wc -l) inputs, $(du -sb "$least" | cut -f1) bytes in $least"
+    done
+}
+
+# Line coverage of the files that the targets are for.
+coverage() {
+    configure build-cov -DCMAKE_EXE_LINKER_FLAGS=-fprofile-instr-generate \
+        "-DCMAKE_C_FLAGS=-w -fprofile-instr-generate -fcoverage-mapping"
+    ninja -C build-cov ${JOBS:+-j$JOBS} replays >/dev/null
+    rm -f build-cov/*.profraw
+    objects=
+    for name in $targets; do
+        # shellcheck disable=SC2046
+        LLVM_PROFILE_FILE=build-cov/$name.profraw build-cov/tests/fuzz/replay_"$name" \
+            $(existing "tests/fuzz/corpus/$name" "tests/fuzz/regression/$name") >/dev/null 2>&1
+        objects="$objects -object build-cov/tests/fuzz/replay_$name"
+    done
+    llvm-profdata-14 merge -o build-cov/all.profdata build-cov/*.profraw
+    # shellcheck disable=SC2086
+    llvm-cov-14 report -instr-profile=build-cov/all.profdata ${objects# -object } -show-branch-summary=false \
+        -show-region-summary=false $(cat tests/fuzz/covered.txt)
+}
+
+case $mode in
+coverage) coverage; exit ;;
+esac
+configure build-fuzz -DTPSERVE_SANITIZE=fuzzer-no-link,address,undefined -DTPSERVE_FUZZ=ON
+ninja -C build-fuzz ${JOBS:+-j$JOBS} fuzzers >build-fuzz/build.log || { tail -40 build-fuzz/build.log; exit 1; }
+mkdir -p build-fuzz/logs
+case $mode in
+run) run_all ;;
+merge) merge_all ;;
+esac
