@@ -4,7 +4,7 @@
  * First through HTTP: a server of our own as a child, this process its clients, streamed tokens per second.  Then the
  * engine in this process: time per step while N sequences decode, with every step after the other (the whole cost of a
  * step: planning, sending, the worker's tables, sampling, delivery), the part that planning and delivery take in it, and
- * the step with the scheduler ahead.  The targets stand beside the figures.
+ * the step with the scheduler ahead.  The targets stand beside the figures; of several rounds the best is told.
  */
 #include <curl/curl.h>
 #include <errno.h>
@@ -31,6 +31,7 @@
 #define BOUND_SEQ_US    0.5                /* and for each sequence in it */
 #define KV_BYTES        (INT64_C(8) << 30) /* that nobody takes */
 #define SEQS_MAX        "1024"
+#define ROUNDS          3 /* of the steps: the best is the least disturbed */
 
 extern char **environ;
 
@@ -238,25 +239,44 @@ static void put_steps(launch_json *j, const launch_step_cost *ahead, const launc
     launch_json_close(j, ']');
 }
 
+static void keep_best(launch_step_cost *best, const launch_step_cost *found)
+{
+    for (int i = 0; i < N_STEPS; i++)
+        if (!(best[i].step_us > 0) || found[i].step_us < best[i].step_us)
+            best[i] = found[i];
+}
+
+static tp_status run_round(launch_step_cost *best, launch_engine_job *job, const launch_load *loads,
+                           bool overlapped)
+{
+    launch_step_cost found[N_STEPS];
+    launch_result results[N_STEPS];
+    tp_status st = launch_engine_loads(results, found, job, loads, N_STEPS, overlapped);
+
+    if (st == TP_OK)
+        keep_best(best, found);
+    for (int i = 0; i < N_STEPS; i++)
+        launch_result_release(&results[i]);
+    return st;
+}
+
 static tp_status measure_steps(launch_step_cost *ahead, launch_step_cost *turn,
                                const launch_options *opt)
 {
     static launch_engine_job job;
-    launch_result results[N_STEPS];
     launch_load loads[N_STEPS];
     launch_options o = *opt;
-    tp_status st;
+    tp_status st = TP_OK;
 
     o.device = "null";
     o.kv_cache_memory_bytes = KV_BYTES;
     for (int i = 0; i < N_STEPS; i++)
         loads[i] = load_of(k_steps[i].seqs, k_steps[i].tokens);
     TP_TRY(launch_engine_begin(&job, &o));
-    st = TP_OK;
-    for (int way = 0; way < 2 && st == TP_OK; way++) {
-        st = launch_engine_loads(results, way == 0 ? ahead : turn, &job, loads, N_STEPS, way == 0);
-        for (int i = 0; i < N_STEPS; i++)
-            launch_result_release(&results[i]);
+    for (int r = 0; r < ROUNDS && st == TP_OK; r++) {
+        st = run_round(ahead, &job, loads, true);
+        if (st == TP_OK)
+            st = run_round(turn, &job, loads, false);
     }
     launch_engine_end(&job);
     return st;
