@@ -121,6 +121,7 @@ tp_status launch_read_chunk(launch_chunk *out, const char *data, size_t n)
     static const char k_done[] = "[DONE]";
     launch_chunk c = {.prompt_tokens = -1, .completion_tokens = -1};
     const tp_json *usage, *error;
+    tp_json_type kind;
     tp_json *root;
 
     if (n == sizeof k_done - 1 && memcmp(data, k_done, n) == 0) {
@@ -129,10 +130,11 @@ tp_status launch_read_chunk(launch_chunk *out, const char *data, size_t n)
         return TP_OK;
     }
     TP_TRY(tp_json_parse(&root, data, n, NULL));
-    if (tp_json_kind(root) != TP_JSON_OBJECT) {
+    kind = tp_json_kind(root);
+    if (kind != TP_JSON_OBJECT) {
         tp_json_free(root);
         return TP_REJECT(TP_ERR_FORMAT, "expected an object in an event, found a %s",
-                         tp_json_kind_name(tp_json_kind(root)));
+                         tp_json_kind_name(kind));
     }
     TP_JSON_EACH(choice, tp_json_get(root, "choices"))
     {

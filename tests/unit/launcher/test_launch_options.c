@@ -114,6 +114,26 @@ static void test_refusals_name_the_cure(void **state)
     assert_refused(PARSE("a", "b"), "unexpected argument \"b\"");
 }
 
+/* --comm and --host may stand alone: then they say what bench measures. */
+static void test_kinds_of_bench(void **state)
+{
+    (void)state;
+    assert_int_equal(PARSE("bench", "m", "--host"), TP_OK);
+    assert_true(g.opt.command == LAUNCH_BENCH && g.opt.host_is_bare && !g.opt.comm_is_given);
+    assert_int_equal(PARSE("bench", "--host", "--json"), TP_OK);
+    assert_true(g.opt.host_is_bare && g.opt.json);
+    assert_int_equal(PARSE("bench", "--host", "10.0.0.1", "--max-concurrency", "1,4"), TP_OK);
+    assert_true(!g.opt.host_is_bare && strcmp(g.opt.host, "10.0.0.1") == 0);
+    assert_string_equal(g.opt.max_concurrency, "1,4");
+    assert_true(g.opt.stream && !g.opt.engine && g.opt.num_prompts == 1000);
+    assert_int_equal(PARSE("bench", "--comm"), TP_OK);
+    assert_true(g.opt.comm_is_given && strcmp(g.opt.comm, "auto") == 0);
+    assert_refused(PARSE("m", "--host"), "--host needs a value");
+    assert_refused(PARSE("m", "--num-prompts", "5"), "--num-prompts is an option of tpserve plan");
+    assert_refused(PARSE("bench", "--disconnect-rate", "1.5"), "0 to 1");
+    assert_refused(PARSE("bench", "--length-distribution", "flat"), "uniform|exponential");
+}
+
 static void test_capture_sizes(void **state)
 {
     static const int k_sizes[] = {1, 2, 4, 8};
@@ -311,6 +331,7 @@ int main(void)
         cmocka_unit_test(test_defaults),
         cmocka_unit_test(test_every_type),
         cmocka_unit_test(test_suffixes),
+        cmocka_unit_test(test_kinds_of_bench),
         cmocka_unit_test(test_capture_sizes),
         cmocka_unit_test(test_bare_options),
         cmocka_unit_test(test_refusals_name_the_cure),
