@@ -21,7 +21,7 @@
 #include "base/status.h"
 
 #define RT_PLAN_MAGIC   0x50505453u
-#define RT_PLAN_VERSION 2
+#define RT_PLAN_VERSION 3
 
 typedef enum rt_plan_flags {
     RT_PLAN_STOP = 1 /* the last plan: ranks leave their loop */
