@@ -17,6 +17,7 @@
 #include "base/pulse.h"
 #include "comm/boot.h"
 #include "comm/device/side.h"
+#include "comm/life.h"
 
 #define GROUPS_MAX 8 /* alive at once */
 
@@ -343,9 +344,22 @@ bool comm_aborted(const comm_group *g)
     return g->ops->aborted(g);
 }
 
-void comm_said(void)
+bool comm_may_say(bool otherwise)
 {
-    atomic_store(&g_abort_said, true);
+    bool may = otherwise;
+    int code = COMM_EXIT_LOST;
+
+    if (atomic_exchange(&g_abort_said, true))
+        return false;
+    pthread_mutex_lock(&g_alive.lock);
+    for (int i = 0; i < GROUPS_MAX; i++) {
+        if (g_alive.group[i] != NULL && g_alive.group[i]->ops->says_once) {
+            may = g_alive.group[i]->ops->first_to_say(g_alive.group[i], &code);
+            break;
+        }
+    }
+    pthread_mutex_unlock(&g_alive.lock);
+    return may;
 }
 
 TP_NORETURN void comm_abort(comm_group *g, int exit_code, const char *why)

@@ -33,6 +33,7 @@ typedef struct comm_ops {
     /* comm_abort() came: true for the group's first caller, as far as the kind can tell.  Others get the first one's
      * exit code, so that the job ends with the code of the cause and not of a consequence. */
     bool (*first_to_say)(comm_group *g, int *exit_code);
+    bool says_once; /* first_to_say() is true on one rank only, whichever asks first */
 } comm_ops;
 
 struct comm_device_side; /* comm/device/side.h */
@@ -65,9 +66,10 @@ tp_status comm_group_end(comm_group *g, tp_status st);
 
 /* For the lifeline: every group of this process gives up its waits, the ones to come as well; any thread. */
 void comm_give_up_all(void);
-/* The reason for the end was logged: comm_abort() need not. */
-void comm_said(void);
-/* Tells rank 0 why this rank ends the job; life.c. */
+/* The reason for the end is known, and comm_abort() need not log it.  True: the caller is to.  Ranks that share memory
+ * let the first of them speak; else `otherwise` decides. */
+bool comm_may_say(bool otherwise);
+/* Tells rank 0 why this rank ends the job, before the process ends; life.c. */
 void comm_life_fail(int code, const char *why);
 /* A rank has ended and all others know: each leaves by itself, nobody has to be killed. */
 bool comm_life_all_leave(void);

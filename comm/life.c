@@ -9,7 +9,13 @@
  * at once; their main thread then waits for rank 0 to leave, because a launcher kills every rank soon after the first
  * has gone.  Whoever hangs is ended here: LEAVE_MS after the notice by _exit(), which needs nobody's help.
  *
- * Who speaks: rank 0; when rank 0 is the one that is lost, the first rank of each host that is left.
+ * A launcher that says farewell to a host that does not answer is kept by that for a quarter of an hour; when it notices
+ * by itself that its connection is dead (docs/faults.md says how), it is not.  So where a network may be cut, ranks
+ * linger for CUT_MS, and are usually ended by the launcher.  If it notices first, its SIGTERM makes this thread look
+ * whom it has not heard for some beats: comm_life_hurry().
+ *
+ * Who speaks: of ranks that share memory the first that notices; else rank 0, or the first rank of each host that is left
+ * when rank 0 is the one that is lost.
  *
  * Lock: g.lock for the wires' sending side, the views and the loss; g.callback_lock while the callback runs, taken before
  * it.  The thread alone reads from the wires and closes them.
@@ -36,6 +42,9 @@
 #define BEAT_MIN_MS 50
 #define LATE_MS     500 /* a round that comes so much later than planned: this process did not run */
 #define LEAVE_MS    4000 /* from the notice to the hard end; the promise is 5 s */
+#define CUT_MS      2500 /* from the notice, for the launcher to find out about a cut */
+#define HURRY_MS    200
+#define HURRY_BEATS 3 /* missed, and the launcher ends the job: that is why */
 
 typedef struct peer {
     comm_wire wire;
@@ -60,6 +69,7 @@ typedef struct lifeline {
     int lost_rank, how;
     /* any thread, without a lock */
     atomic_bool started, stop, lost, leader_gone;
+    atomic_int hurry_asked, hurry_done;
     atomic_ullong step, step_pulse;
     atomic_bool in_step;
 } lifeline;
@@ -172,10 +182,9 @@ static void lose(int rank, loss how, bool quiet, const char *why)
     g.how = how;
     g.lost_ns = tp_now_ns();
     atomic_store(&g.lost, true);
-    pthread_mutex_unlock(&g.lock);
-    comm_said(); /* what follows from it needs no line of its own */
-    if (!quiet && speaks(rank))
+    if (comm_may_say(speaks(rank)) && !quiet)
         tp_error("comm", "%s", why);
+    pthread_mutex_unlock(&g.lock);
     pthread_mutex_lock(&g.callback_lock);
     if (g.on_loss != NULL)
         g.on_loss(g.owner);
@@ -306,23 +315,24 @@ static bool is_silent(const peer *p, int64_t now, int64_t ns)
     return p->wire.fd >= 0 && !p->left && now - p->heard_ns >= ns;
 }
 
-static void judge_silence(int rank, int64_t now)
+static void judge_silence(int rank, int64_t now, int64_t limit_ns)
 {
     const peer *p = &g.peers[rank];
     char reason[224], others[64] = "";
     size_t len = 0;
 
-    if (!is_silent(p, now, g.silence_ns))
+    if (!is_silent(p, now, limit_ns))
         return;
     for (int r = rank + 1; r < g.world.size && len < sizeof others - 24; r++) {
-        if (is_peer(r) && is_silent(&g.peers[r], now, g.silence_ns - 2 * g.beat_ns))
+        if (is_peer(r) && is_silent(&g.peers[r], now, limit_ns - 2 * g.beat_ns))
             len += (size_t)snprintf(others + len, sizeof others - len, "%s%d",
                                     len == 0 ? ", nor of rank " : ", ", r);
     }
     (void)snprintf(reason, sizeof reason,
-                   "nothing was heard of it for %.1f s (--step-timeout)%s: stopped, or no network "
-                   "leads there",
-                   (double)(now - p->heard_ns) / 1e9, others);
+                   "nothing was heard of it for %.1f s (%s)%s: stopped, or no network leads there",
+                   (double)(now - p->heard_ns) / 1e9,
+                   limit_ns == g.silence_ns ? "--step-timeout" : "the launcher ends the job",
+                   others);
     lose_peer(rank, LOSS_MUTE, reason);
 }
 
@@ -374,7 +384,8 @@ static void *live(void *unused)
 
     (void)unused;
     while (!atomic_load(&g.stop)) {
-        int64_t now = tp_now_ns();
+        int64_t now = tp_now_ns(), limit;
+        int asked;
 
         if (now >= next_beat) {
             send_beats();
@@ -390,10 +401,14 @@ static void *live(void *unused)
             for (int r = 0; r < g.world.size; r++)
                 g.peers[r].heard_ns += now - next_beat; /* that long nobody listened */
         }
+        asked = atomic_load(&g.hurry_asked);
+        limit = asked != 0 && HURRY_BEATS * g.beat_ns < g.silence_ns ? HURRY_BEATS * g.beat_ns
+                                                                     : g.silence_ns;
         for (int r = 0; r < g.world.size; r++) {
             if (is_peer(r))
-                judge_silence(r, now);
+                judge_silence(r, now, limit);
         }
+        atomic_store(&g.hurry_done, asked);
         leave_when_over(now);
     }
     return NULL;
@@ -436,7 +451,11 @@ tp_status comm_life_start(const comm_world *world, const comm_life_options *opt)
 
 void comm_life_fail(int code, const char *why)
 {
-    if (atomic_load(&g.started) && !atomic_load(&g.lost))
+    if (!atomic_load(&g.started))
+        return;
+    pthread_mutex_lock(&g.lock); /* whoever is about to log a loss shall have done so */
+    pthread_mutex_unlock(&g.lock);
+    if (!atomic_load(&g.lost))
         send_last(COMM_FRAME_FAIL, code, why);
 }
 
@@ -455,12 +474,37 @@ void comm_life_stop(void)
     g.running = false;
 }
 
-void comm_life_let_leader_go(int64_t timeout_ms)
+void comm_life_hurry(void)
+{
+    int64_t deadline = tp_now_ns() + HURRY_MS * TP_NS_PER_MS;
+    int asked;
+
+    if (!atomic_load(&g.started))
+        return;
+    asked = atomic_fetch_add(&g.hurry_asked, 1) + 1;
+    wake();
+    while (atomic_load(&g.hurry_done) < asked && tp_now_ns() < deadline)
+        tp_sleep_us(1000);
+}
+
+static void wait_until(const atomic_bool *flag, int64_t timeout_ms)
 {
     int64_t deadline = tp_now_ns() + timeout_ms * TP_NS_PER_MS;
 
-    if (!atomic_load(&g.started) || g.world.rank == 0 || (atomic_load(&g.lost) && g.lost_rank == 0))
+    while (!atomic_load(flag) && tp_now_ns() < deadline)
+        tp_sleep_us(1000);
+}
+
+void comm_life_linger(int64_t verdict_ms, int64_t leader_ms)
+{
+    if (!atomic_load(&g.started))
         return;
-    while (!atomic_load(&g.leader_gone) && tp_now_ns() < deadline)
+    wait_until(&g.lost, verdict_ms);
+    if (!atomic_load(&g.lost))
+        return;
+    while (g.world.n_hosts > 1 && g.how == LOSS_MUTE &&
+           tp_now_ns() - g.lost_ns < CUT_MS * TP_NS_PER_MS)
         tp_sleep_us(5000);
+    if (g.world.rank != 0 && g.lost_rank != 0)
+        wait_until(&g.leader_gone, leader_ms);
 }

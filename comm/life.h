@@ -62,8 +62,12 @@ bool comm_life_lost(const char **why);
 /* The caller has found out that the job cannot go on: treated as the loss of `rank` (-1: nobody in particular).  The
  * text is logged unless another loss came first. */
 void comm_life_declare(int rank, const char *why);
-/* After a loss, on ranks other than 0: waits until rank 0 has left, which tells its clients first; at most
- * timeout_ms. */
-void comm_life_let_leader_go(int64_t timeout_ms);
+/* The launcher has begun to end the job: a rank that was not heard of for some beats is lost now.  Waits for that verdict,
+ * a fraction of a second at most. */
+void comm_life_hurry(void);
+/* Before this rank leaves because its group was given up.  Waits for the lifeline to know why, at most verdict_ms; ranks
+ * other than 0 then wait until rank 0 has left, which tells its clients first, at most leader_ms; where the network may
+ * be cut, all give the launcher time to notice. */
+void comm_life_linger(int64_t verdict_ms, int64_t leader_ms);
 
 #endif

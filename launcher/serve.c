@@ -29,8 +29,9 @@
 #include "launcher/ranks.h"
 #include "runtime/engine.h"
 
-#define FLUSH_MS  1000 /* for the last bytes to clients after a failure */
-#define LINGER_MS 300  /* and for those who ask /health what has happened */
+#define FLUSH_MS   1000 /* for the last bytes to clients after a failure */
+#define LINGER_MS  300  /* and for those who ask /health what has happened */
+#define VERDICT_MS 300  /* for the lifeline to see what a peer saw first */
 
 typedef struct signal_watch {
     pthread_mutex_t lock;
@@ -56,6 +57,8 @@ static void on_signal(const siginfo_t *info, int count)
     bool hard = info->si_signo == SIGTERM && info->si_pid == getppid() && g_watch.under_mpirun;
     int64_t timeout_ms = hard || count > 1 ? 0 : g_watch.timeout_ms;
 
+    if (hard)
+        comm_life_hurry(); /* does mpirun end the job because it lost a host? */
     pthread_mutex_lock(&g_watch.lock);
     if (!g_watch.leader) {
         tp_debug("launcher", "signal %d left to rank 0", info->si_signo);
@@ -183,14 +186,14 @@ rt_engine_options launch_engine_options(const launch_options *opt, const char *m
 }
 
 /* After a failure that the ranks have not agreed on: ends the job.  A start that failed on all alike ends by itself. */
-static void leave(rt_engine *engine)
+static void leave(rt_engine *engine, tp_status st)
 {
     const char *why = tp_last_error();
 
-    if (engine == NULL && !comm_life_lost(&why))
+    if (engine == NULL && !comm_life_lost(NULL))
         return;
+    comm_life_linger(st == TP_ERR_COMM ? VERDICT_MS : 0, LINGER_MS + FLUSH_MS);
     (void)comm_life_lost(&why);
-    comm_life_let_leader_go(LINGER_MS + FLUSH_MS);
     comm_abort(engine != NULL ? rt_engine_group(engine) : NULL, COMM_EXIT_LOST, why);
 }
 
@@ -244,7 +247,7 @@ static tp_status run(const launch_options *opt, const comm_world *world, kern_ba
         api_server_destroy(api);
     }
     if (st != TP_OK && world->size > 1)
-        leave(engine);
+        leave(engine, st);
     rt_engine_destroy(engine);
     return st;
 }

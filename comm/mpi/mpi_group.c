@@ -15,7 +15,7 @@
  * that grow from 20 us to 1 ms, so an idle rank costs a few per cent of a core.
  *
  * After a failed wait requests may still be under way: a dead group is not taken apart, its memory stays until the
- * process ends.  Lost ranks: the wait loop's slow path is where a heartbeat belongs.
+ * process ends.  Lost ranks: not looked for here; the lifeline (comm/life.h) requests an abort.
  */
 #include <mpi.h>
 #include <sched.h>

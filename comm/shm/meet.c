@@ -2,7 +2,7 @@
 /* meet.c - see meet.h.
  *
  * A sleep is never longer than SLICE_MS: an alarm that rings between a waiter's look at the abort word and its
- * sleep is noticed then, and it is where a check of the peers' heartbeats belongs.
+ * sleep is noticed then.
  */
 #include "comm/shm/meet.h"
 

@@ -27,8 +27,7 @@
  * rings its own `tail`; rank 0 waits for the slowest tail before it reuses a slot.
  *
  * Abort: one word, set by anyone, seen by every wait at the latest one slice (100 ms) later.
- * Lost ranks: not looked for here; comm_bell_wait() comes by at least every 100 ms while it sleeps, and `pid` names
- * the peers.
+ * Lost ranks: not looked for here; the lifeline (comm/life.h) sets that word.
  */
 #include <errno.h>
 #include <sched.h>
@@ -376,6 +375,7 @@ static const comm_ops shm_ops = {
     .aborted = shm_aborted,
     .give_up = shm_give_up,
     .first_to_say = shm_first_to_say,
+    .says_once = true,
 };
 
 /* ---- making ---- */
