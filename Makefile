@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 # The front door over CMake and Ninja.  ./run COMMAND installs missing packages first, then comes here.
 #
-# Variables: JOBS (compile jobs), CC, PREFIX and DESTDIR (install), PORT NP MODEL DETACH (demo), TESTS (a ctest -R
-# pattern), CMAKE_ARGS.
+# Variables: JOBS (compile jobs), CC, PREFIX and DESTDIR (install), PORT NP MODEL DETACH (demo), RUNS STEP_TIMEOUT
+# (fault), TESTS (a ctest -R pattern), CMAKE_ARGS.
 
 BUILD      ?= build
 PREFIX     ?= /usr/local
@@ -12,7 +12,7 @@ CONFIGURE   = cmake -G Ninja -S . -DCMAKE_INSTALL_PREFIX=$(PREFIX) $(CMAKE_ARGS)
 SANITIZED   = -DCMAKE_BUILD_TYPE=Debug -DTPSERVE_SANITIZE
 LOG         = --log-level=WARNING
 
-.PHONY: all build demo stop test lint bench install asan tsan clean help tests-build fuzz fuzz-coverage test-gpu bench-gpu gpu-build
+.PHONY: all build demo stop test lint bench fault install asan tsan clean help tests-build fuzz fuzz-coverage test-gpu bench-gpu gpu-build
 
 all: build
 
@@ -55,6 +55,10 @@ fuzz:
 ## fuzz-coverage  lines of the parsers that the corpora reach
 fuzz-coverage:
 	@JOBS='$(JOBS)' CMAKE_ARGS='$(CMAKE_ARGS)' sh tests/fuzz/fuzz.sh coverage
+
+## fault     ranks killed, stopped, cut off: how long until clients are told and the job is gone (RUNS=3, STEP_TIMEOUT=10)
+fault: build
+	@python3 tests/fault/fault_table.py --runs $(or $(RUNS),3) --step-timeout $(or $(STEP_TIMEOUT),10)
 
 ## test-gpu  what needs a real GPU: the hardware's answers to single instructions, kernels, sanitizer
 test-gpu: gpu-build

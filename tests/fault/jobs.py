@@ -7,14 +7,13 @@ TPSERVE_BIN    the binary (default: build/tpserve)
 import json
 import os
 import pathlib
+import random
 import re
 import signal
 import socket
 import subprocess
 import threading
 import time
-import urllib.error
-import urllib.request
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 BIN = os.environ.get("TPSERVE_BIN", str(ROOT / "build" / "tpserve"))
@@ -22,12 +21,6 @@ MODEL = str(ROOT / "models" / "demo")
 SANITIZED = "asan" in BIN or "tsan" in BIN
 PATIENCE = 120  # seconds that an event may take on a loaded machine before a test gives up
 SMALL = ("--max-num-seqs", "8", "--kv-cache-memory-bytes", "16M", "--threads", "1")
-
-
-def free_port():
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return s.getsockname()[1]
 
 
 def mpi_env():
@@ -119,10 +112,11 @@ class Job:
     """
 
     def __init__(self, log, *options, ranks=2, launcher=None, different=None, self_launch=False, reach=None):
-        self.port, self.ranks, self.log = free_port(), ranks, pathlib.Path(log)
+        self.port, self.ranks, self.log = None, ranks, pathlib.Path(log)
+        self.mark = f"job-{random.getrandbits(64):016x}"  # by which its processes are found
         self.reach = reach or (lambda seconds: connect("127.0.0.1", self.port, seconds))
         self.before = shared_memory()
-        program = [BIN, "--model", MODEL, "--port", str(self.port), *SMALL, *options]
+        program = [BIN, "--model", MODEL, "--port", "0", "--served-model-name", self.mark, *SMALL, *options]
         if self_launch:
             command = [*program, "--tensor-parallel-size", str(ranks)]
         elif different is not None:
@@ -152,7 +146,7 @@ class Job:
                 continue
             try:
                 words = (entry / "cmdline").read_bytes().split(b"\0")
-                if str(self.port).encode() not in words or not words[0].endswith(b"tpserve"):
+                if self.mark.encode() not in words or not words[0].endswith(b"tpserve"):
                     continue
                 rank = re.search(rb"(?:^|\0)OMPI_COMM_WORLD_RANK=(\d+)", (entry / "environ").read_bytes())
             except OSError:
@@ -179,7 +173,9 @@ class Job:
         def ready():
             if self.process.poll() is not None:
                 raise RuntimeError(f"the job ended: {self.text()}")
-            return self.get("/ready")[0] == 200
+            told = re.search(r"ready: http://127.0.0.1:(\d+)/", self.text())
+            self.port = told and int(told[1])
+            return told and self.get("/ready")[0] == 200
 
         wait_for(ready, lambda: f"not ready: {self.text()}")
         self.pids = self.find_pids()
@@ -206,6 +202,8 @@ class Job:
             left += sorted(shared_memory() - self.before)
             try:
                 with socket.socket() as s:
+                    if self.port is None:
+                        return left
                     s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
                     s.bind(("127.0.0.1", self.port))
             except OSError as e:
