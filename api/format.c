@@ -9,11 +9,17 @@
 
 void api_put_head(api_gen *g, tp_buf *out, const char *object)
 {
-    tp_buf_printf(out, "{\"id\":\"%s\",\"object\":\"%s\",\"created\":%lld,\"model\":", g->id,
-                  object, (long long)g->created);
-    tp_json_put_cstring(out, g->model);
-    tp_buf_printf(out, ",\"system_fingerprint\":\"%s\"",
-                  rt_engine_get_info(g->engine)->fingerprint);
+    tp_buf *h = &g->head;
+
+    if (h->len == 0) {
+        tp_buf_printf(h, "{\"id\":\"%s\",\"object\":\"%s\",\"created\":%lld,\"model\":", g->id,
+                      object, (long long)g->created);
+        tp_json_put_cstring(h, g->model);
+        tp_buf_printf(h, ",\"system_fingerprint\":\"%s\"",
+                      rt_engine_get_info(g->engine)->fingerprint);
+    }
+    out->failed |= h->failed;
+    tp_buf_put(out, h->data, h->len);
 }
 
 void api_put_usage(const api_gen *g, tp_buf *out)

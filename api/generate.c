@@ -11,6 +11,10 @@
 #include "base/mem.h"
 
 #define TEXT_MAX (64u << 20) /* of one choice's buffers */
+#define HEAD_MAX (64u << 10)
+/* Bytes of a stream that are printed ahead of the socket.  What else waits for a slow client stays in the outbox, which
+ * is smaller there and bounded. */
+#define AHEAD_BYTES (32u << 10)
 
 /* ---- life ---- */
 
@@ -53,6 +57,7 @@ api_gen *api_gen_create(api_server *s, api_exchange *x, bool chat)
     g->engine = e;
     g->tokenizer = rt_engine_tokenizer(e);
     g->created = tp_unix_seconds();
+    tp_buf_init(&g->head, HEAD_MAX);
     text = api_body(x, &len);
     g->body = api_parse_body(text, len, &problem);
     if (g->body != NULL &&
@@ -98,6 +103,7 @@ void api_gen_destroy(api_gen *g)
         atomic_fetch_sub(&g->server->n_inference, 1);
     if (g->submitted)
         api_admission_done(&g->server->admission);
+    tp_buf_release(&g->head);
     tp_free(g->prompts);
     tp_free(g->choices);
     tp_json_free(g->body);
@@ -373,11 +379,12 @@ static void put_chunk(api_gen *g, int index, tp_buf *out, bool last)
     g->choices[index].held = false;
 }
 
-static void stream_event(api_gen *g, int index, const rt_event *ev, tp_buf *out)
+/* `merge`: a token joins the chunk of the one before. */
+static void stream_event(api_gen *g, int index, const rt_event *ev, bool merge, tp_buf *out)
 {
     api_choice *c = &g->choices[index];
 
-    if (ev->kind == RT_EVENT_TOKEN && c->held)
+    if (ev->kind == RT_EVENT_TOKEN && c->held && !merge)
         put_chunk(g, index, out, false);
     take_event(g, c, ev);
     if (ev->kind == RT_EVENT_TOKEN)
@@ -402,15 +409,29 @@ static void put_stream_end(api_gen *g, tp_buf *out)
     tp_buf_puts(out, "data: [DONE]\n\n");
 }
 
+static bool is_held_back(const void *ctx)
+{
+    const api_gen *g = ctx;
+
+    for (int i = 0; i < g->n_prompts; i++)
+        if (rt_request_held_back(g->prompts[i].request))
+            return true;
+    return false;
+}
+
+/* Prints what waits, as far as the socket will soon take it: the rest when `out` has been sent.  A client so far behind
+ * that its request is held back gets all of it in one chunk, a tenth of the bytes, which lets it catch up. */
 static api_progress pump_stream(void *ctx, api_exchange *x, tp_buf *out)
 {
     api_gen *g = ctx;
+    bool merge = g->params.n_logprobs < 0 && is_held_back(g);
     rt_event ev;
 
     (void)x;
     for (int i = 0; i < g->n_prompts; i++)
-        while (g->error == NULL && rt_request_next(g->prompts[i].request, &ev))
-            stream_event(g, i * g->params.n + ev.choice, &ev, out);
+        while (g->error == NULL && out->len < AHEAD_BYTES &&
+               rt_request_next(g->prompts[i].request, &ev))
+            stream_event(g, i * g->params.n + ev.choice, &ev, merge, out);
     for (int i = 0; i < g->n_choices; i++)
         if (g->choices[i].held)
             put_chunk(g, i, out, false);
@@ -432,15 +453,6 @@ static void close_gen(void *ctx)
 }
 
 static const api_source k_answer = {.pump = pump_answer, .close = close_gen};
-static bool is_held_back(const void *ctx)
-{
-    const api_gen *g = ctx;
-
-    for (int i = 0; i < g->n_prompts; i++)
-        if (rt_request_held_back(g->prompts[i].request))
-            return true;
-    return false;
-}
 
 static const api_source k_stream = {.pump = pump_stream,
                                     .idle = put_keep_alive,

@@ -40,6 +40,7 @@ typedef struct api_gen {
     char id[64];
     int64_t created;
     const char *model;
+    tp_buf head;         /* what every chunk begins with: made once */
     api_prompt *prompts; /* [n_prompts] */
     int n_prompts;
     api_choice *choices; /* [n_prompts * n] */
@@ -70,8 +71,8 @@ void api_chat_put_answer(api_gen *g, tp_buf *out);
 void api_text_put_answer(api_gen *g, tp_buf *out);
 
 /* Shared pieces. */
-void api_put_head(api_gen *g, tp_buf *out,
-                  const char *object); /* {"id":...,"model":... without the brace at the end */
+/* {"id":...,"model":... without the brace at the end; object: always the same for one g. */
+void api_put_head(api_gen *g, tp_buf *out, const char *object);
 void api_put_usage(const api_gen *g, tp_buf *out); /* {"prompt_tokens":...} */
 void api_put_stop_reason(const api_gen *g, const api_choice *c, tp_buf *out);
 const char *api_finish_word(const api_choice *c);

@@ -79,6 +79,7 @@ struct api_exchange {
     char method[16], request_id[REQUEST_ID_MAX + 1];
     char *path; /* in the arena */
     tp_buf body, reply, out;
+    size_t out_at; /* of out: handed to libmicrohttpd */
     size_t refused_bytes;
     int n_pieces, status;
     int64_t body_since_ns;
@@ -357,9 +358,13 @@ static ssize_t read_stream(void *cls, uint64_t pos, char *buf, size_t max)
             return MHD_CONTENT_READER_END_OF_STREAM;
         }
     }
-    n = x->out.len < max ? x->out.len : max;
-    memcpy(buf, x->out.data, n);
-    tp_buf_consume(&x->out, n);
+    n = x->out.len - x->out_at < max ? x->out.len - x->out_at : max;
+    memcpy(buf, x->out.data + x->out_at, n);
+    x->out_at += n;
+    if (x->out_at == x->out.len) {
+        tp_buf_reset(&x->out);
+        x->out_at = 0;
+    }
     api_watch_set_quiet(x->http->watch, &x->conn->link, tp_now_ns());
     return (ssize_t)n;
 }
@@ -721,11 +726,10 @@ static bool may_warn(api_http *h)
     return now - last >= TP_NS_PER_S && atomic_compare_exchange_strong(&h->warned_ns, &last, now);
 }
 
-/* The n-th connection has come: beyond the limit idle ones have to go, and at the end of the reserve accepting pauses. */
+/* Beyond the limit idle connections have to go, and at the end of the reserve accepting pauses. */
 static void make_room(api_http *h, int n)
 {
-    if (n > h->opt.max_connections)
-        api_watch_shed(h->watch, n - h->opt.max_connections);
+    api_watch_set_excess(h->watch, n - h->opt.max_connections);
     if (n >= h->connections_max && may_warn(h))
         tp_warn("http", "%d connections: no more are accepted until some have gone", n);
 }
@@ -759,7 +763,7 @@ static void on_connection(void *cls, struct MHD_Connection *mhd, void **state,
         *state = c;
     } else if (c != NULL) {
         api_watch_remove(h->watch, &c->link);
-        atomic_fetch_sub(&h->n_connections, 1);
+        make_room(h, atomic_fetch_sub(&h->n_connections, 1) - 1);
         *state = NULL;
     }
 }
@@ -796,7 +800,7 @@ static void log_mhd(void *cls, const char *fmt, va_list ap)
     if (fmt == NULL) /* never; the compiler of sanitized builds asks */
         return;
     vsnprintf(line, sizeof line, fmt, ap);
-    if (strstr(fmt, "resource limit") == NULL)
+    if (strstr(line, "resource limit") == NULL)
         tp_debug("http", "%s", line);
     else if (may_warn(cls)) /* somebody else has taken the files that were left for us */
         tp_warn("http", "no more connections are accepted for a while: %s", line);

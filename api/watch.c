@@ -12,6 +12,7 @@
 #include <errno.h>
 #include <linux/tcp.h>
 #include <netinet/in.h>
+#include <stdatomic.h>
 #include <stddef.h>
 #include <string.h>
 #include <sys/epoll.h>
@@ -37,7 +38,7 @@ struct api_watch {
     api_link *dead;  /* removed, not yet released; linked by next */
     int64_t next_scan_ns;
     unsigned n_scans;
-    int n_shed; /* idle connections to close */
+    atomic_int excess; /* idle connections to close */
     uint64_t cuts[API_N_PHASES], logged[API_N_PHASES];
 };
 
@@ -109,12 +110,12 @@ static bool can_be_shed(const api_link *l, int64_t now)
            l->deadline_ns - now <= API_IDLE_DEADLINE_NS - API_CROWDED_IDLE_NS;
 }
 
-static void scan_link(api_watch *w, api_link *l, int64_t now, bool rates)
+static void scan_link(api_watch *w, api_link *l, int64_t now, bool rates, int *excess)
 {
     if (l->deadline_ns != 0 && now >= l->deadline_ns) {
         cut_off(w, l);
-    } else if (w->n_shed > 0 && can_be_shed(l, now)) {
-        w->n_shed--;
+    } else if (*excess > 0 && can_be_shed(l, now)) {
+        --*excess;
         cut_off(w, l);
     } else if (rates && l->sending && too_slow(l, now)) {
         cut_off(w, l);
@@ -143,12 +144,12 @@ static void log_cuts(api_watch *w)
 static void scan(api_watch *w, int64_t now)
 {
     bool rates = w->n_scans++ % RATE_TICKS == 0;
+    int excess = atomic_load(&w->excess);
 
     for (api_link *l = w->links, *next; l != NULL; l = next) {
         next = l->next;
-        scan_link(w, l, now, rates);
+        scan_link(w, l, now, rates, &excess);
     }
-    w->n_shed = 0;
     if (rates)
         log_cuts(w);
 }
@@ -310,11 +311,9 @@ void api_watch_set_sending(api_watch *w, api_link *l)
     pthread_mutex_unlock(&w->lock);
 }
 
-void api_watch_shed(api_watch *w, int n)
+void api_watch_set_excess(api_watch *w, int n)
 {
-    pthread_mutex_lock(&w->lock);
-    w->n_shed = n;
-    pthread_mutex_unlock(&w->lock);
+    atomic_store(&w->excess, n);
 }
 
 void api_watch_cuts(api_watch *w, uint64_t out[API_N_PHASES])

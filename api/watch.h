@@ -67,8 +67,8 @@ void api_watch_remove(api_watch *w, api_link *l);
 void api_watch_set_deadline(api_watch *w, api_link *l, api_phase phase, int64_t deadline_ns);
 /* From now on, until the phase changes, the client is being sent an answer. */
 void api_watch_set_sending(api_watch *w, api_link *l);
-/* More connections than there should be: `n` idle ones are to go. */
-void api_watch_shed(api_watch *w, int n);
+/* While there are n connections more than there should be, so many idle ones are closed. */
+void api_watch_set_excess(api_watch *w, int n);
 /* Connections cut off so far, by what they were doing. */
 void api_watch_cuts(api_watch *w, uint64_t out[API_N_PHASES]);
 void api_watch_set_quiet(api_watch *w, api_link *l, int64_t since_ns);

@@ -9,6 +9,7 @@ TPSERVE_TEST_RANKS  ranks of the shared server (default: 2)
 import json
 import os
 import pathlib
+import random
 import signal
 import socket
 import subprocess
@@ -27,9 +28,14 @@ START_SECONDS = 120 if SANITIZED else 40
 
 
 def free_port():
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return s.getsockname()[1]
+    """Below the range from which the system gives out ports: mpirun's own sockets cannot take it meanwhile."""
+    while True:
+        with socket.socket() as s:
+            try:
+                s.bind(("127.0.0.1", random.randint(10000, 32000)))
+                return s.getsockname()[1]
+            except OSError:
+                pass
 
 
 def mpi_env():
