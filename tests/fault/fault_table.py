@@ -122,7 +122,7 @@ def show(case, results, limit):
 
 
 def in_words(values):
-    return values.split(",")
+    return [v for v in values.split(",") if v]
 
 
 def main():
