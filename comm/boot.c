@@ -162,9 +162,10 @@ tp_status comm_world_gather(const comm_world *w, void *all, const void *mine, si
 
 void comm_finalize(void)
 {
-    comm_life_stop();
+    comm_life_bye();
     if (comm_mpi_running())
-        comm_mpi_stop();
+        comm_mpi_stop(); /* waits for all: one that dies now is still noticed */
+    comm_life_stop();
 }
 
 /* MPI_Abort asks the launcher, which may be cut off or gone. */

@@ -431,6 +431,7 @@ tp_status comm_life_start(const comm_world *world, const comm_life_options *opt)
 {
     comm_wire wires[COMM_RANKS_MAX];
     int64_t deadline_ns = comm_arrived() + opt->join_ms * TP_NS_PER_MS;
+    tp_status st;
 
     TP_ASSERT(!g.running && opt->silence_ms > 0);
     if (world->size == 1)
@@ -438,7 +439,11 @@ tp_status comm_life_start(const comm_world *world, const comm_life_options *opt)
     if (world->size > COMM_RANKS_MAX)
         return TP_FAIL(TP_ERR_UNSUPPORTED, "%d ranks; 1 to %d can share a model", world->size,
                        COMM_RANKS_MAX);
-    TP_TRY(comm_life_join(wires, &g.places, world, deadline_ns));
+    st = comm_life_join(wires, &g.places, world, deadline_ns);
+    if (st != TP_OK) {
+        (void)comm_may_say(false); /* it was said */
+        return st;
+    }
     g.world = *world;
     start_beating(opt, wires);
     g.wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
@@ -459,11 +464,16 @@ void comm_life_fail(int code, const char *why)
         send_last(COMM_FRAME_FAIL, code, why);
 }
 
+void comm_life_bye(void)
+{
+    if (g.running)
+        send_last(COMM_FRAME_BYE, 0, "");
+}
+
 void comm_life_stop(void)
 {
     if (!g.running)
         return;
-    send_last(COMM_FRAME_BYE, 0, "");
     atomic_store(&g.started, false);
     atomic_store(&g.stop, true);
     wake();

@@ -32,9 +32,11 @@ typedef struct comm_life_options {
     int64_t join_ms;    /* for all to join, from comm_arrive() on */
 } comm_life_options;
 
-/* Collective: connects all ranks.  TIMEOUT names those that did not come. */
+/* Collective: connects all ranks.  TIMEOUT names those that did not come; nothing may follow but comm_abort(). */
 TP_MUST_USE tp_status comm_life_start(const comm_world *world, const comm_life_options *opt);
-/* Takes leave: the peers do not take the end of the connection for a death.  comm_finalize() calls it. */
+/* Takes leave: the peers do not take the end of the connection for a death.  They are watched until stop.
+ * comm_finalize() calls both. */
+void comm_life_bye(void);
 void comm_life_stop(void);
 
 /* ---- what the engine tells ---- */

@@ -25,6 +25,7 @@
 #include <unistd.h>
 
 #include "base/clock.h"
+#include "base/fault.h"
 #include "base/log.h"
 #include "comm/mpi/mpi_boot.h"
 
@@ -32,7 +33,7 @@
 #define STRANGER_NS   (5 * TP_NS_PER_S)
 #define CONNECT_MS    2000
 #define RETRY_US      (20 * 1000)
-#define FOLLOWER_NS   (2 * TP_NS_PER_S) /* rank 0 knows better who is missing: it speaks first */
+#define FOLLOWER_NS   (5 * TP_NS_PER_S) /* rank 0 knows better who is missing: it speaks first */
 
 /* ---- wires ---- */
 
@@ -428,6 +429,9 @@ static tp_status join_leader(comm_wire *w, comm_life_places *places, const comm_
     invitation inv = {0};
 
     TP_TRY(comm_mpi_share(&inv, sizeof inv));
+    while (tp_fault_hit("comm.join"))
+        for (;;)
+            tp_sleep_us(RETRY_US);
     if (inv.n_addrs < 0)
         return TP_REJECT(TP_ERR_COMM, "rank 0 cannot listen for the other ranks");
     memcpy(hello.text, inv.token, COMM_LIFE_TOKEN);

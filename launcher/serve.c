@@ -190,9 +190,9 @@ static void leave(rt_engine *engine, tp_status st)
 {
     const char *why = tp_last_error();
 
+    comm_life_linger(st == TP_ERR_COMM ? VERDICT_MS : 0, LINGER_MS + FLUSH_MS);
     if (engine == NULL && !comm_life_lost(NULL))
         return;
-    comm_life_linger(st == TP_ERR_COMM ? VERDICT_MS : 0, LINGER_MS + FLUSH_MS);
     (void)comm_life_lost(&why);
     comm_abort(engine != NULL ? rt_engine_group(engine) : NULL, COMM_EXIT_LOST, why);
 }
@@ -298,7 +298,9 @@ static tp_status meet(comm_world *world, const launch_options *opt)
     tp_log_set_rank(world->rank, world->size);
     TP_TRY(check_world(opt, world));
     TP_TRY(launch_agree(opt, world));
-    return comm_life_start(world, &lo);
+    if (comm_life_start(world, &lo) != TP_OK) /* a rank is missing: nobody can leave in order */
+        comm_abort(NULL, COMM_EXIT_ABSENT, tp_last_error());
+    return TP_OK;
 }
 
 int launch_serve(const launch_options *opt)

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* identity.c - see identity.h.  Within a file each piece is hashed under the digest so far; files are joined by
- * exclusive or, so that the order in which a directory lists them does not matter. */
+ * exclusive or, so that the order in which a directory lists them does not matter.
+ * Fault points: "load.identity" another model is found here, "load.stall" the disk never answers. */
 #include "runtime/model/identity.h"
 
 #include <dirent.h>
@@ -10,12 +11,14 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "base/clock.h"
 #include "base/fault.h"
 #include "base/mem.h"
 
 #define HEAD_BYTES   (1 << 20)
 #define SAMPLE_BYTES (64 << 10)
 #define PATH_BYTES   4352
+#define STALL_US     100000
 
 static void add(uint8_t digest[TP_HASH128_BYTES], const void *data, size_t n)
 {
@@ -72,6 +75,9 @@ void rt_model_identity(uint8_t out[TP_HASH128_BYTES], const char *dir)
     DIR *d;
 
     memset(out, 0, TP_HASH128_BYTES);
+    while (tp_fault_hit("load.stall"))
+        for (;;)
+            tp_sleep_us(STALL_US);
     if (tp_fault_hit("load.identity"))
         add(all, "x", 1);
     d = opendir(dir);

@@ -47,9 +47,11 @@ def wait_for(condition, what, seconds=PATIENCE):
     return value
 
 
-def shared_memory():
-    names = ("tpserve", "vader_segment", "sm_segment")
-    return {p.name for p in pathlib.Path("/dev/shm").iterdir() if p.name.startswith(names)}
+def shared_memory(space=""):
+    """Names in /dev/shm of Open MPI's job `space` (hexadecimal), and ours, which are removed at start already."""
+    names = ("vader_segment", "sm_segment")
+    return {p.name for p in pathlib.Path("/dev/shm").iterdir()
+            if p.name.startswith("tpserve") or (space and p.name.startswith(names) and space in p.name)}
 
 
 def connect(host, port, seconds):
@@ -130,7 +132,7 @@ class Job:
         with open(self.log, "wb") as out:
             self.process = subprocess.Popen(command, stdout=out, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL,
                                             env=mpi_env(), start_new_session=True)
-        self.pids = {}
+        self.pids, self.space = {}, ""
 
     def connect(self, seconds=PATIENCE):
         return self.reach(seconds)
@@ -148,9 +150,13 @@ class Job:
                 words = (entry / "cmdline").read_bytes().split(b"\0")
                 if self.mark.encode() not in words or not words[0].endswith(b"tpserve"):
                     continue
-                rank = re.search(rb"(?:^|\0)OMPI_COMM_WORLD_RANK=(\d+)", (entry / "environ").read_bytes())
+                environ = (entry / "environ").read_bytes()
             except OSError:
                 continue
+            rank = re.search(rb"(?:^|\0)OMPI_COMM_WORLD_RANK=(\d+)", environ)
+            space = re.search(rb"(?:^|\0)PMIX_NAMESPACE=(\d+)", environ)
+            if space:
+                self.space = f"{int(space[1]):x}"
             if rank and is_alive(entry.name):
                 found[int(rank[1])] = int(entry.name)
         return found
@@ -199,7 +205,7 @@ class Job:
         def look():
             left = [f"process {p}" for p in self.pids.values() if is_alive(p)]
             left += [f"process {p}" for p in self.find_pids().values()]
-            left += sorted(shared_memory() - self.before)
+            left += sorted(shared_memory(self.space) - self.before)
             try:
                 with socket.socket() as s:
                     if self.port is None:

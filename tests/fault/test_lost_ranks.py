@@ -147,6 +147,24 @@ def test_a_rank_does_not_arrive(start):
     assert job.leftovers() == []
 
 
+def test_a_rank_hangs_at_start(start):
+    job = start("--startup-timeout", "3", ranks=3, different={2: (["env", "TPSERVE_FAULT=comm.join=1"], [])})
+    assert job.process.wait(PATIENCE) != 0
+    lines = job.lines(" error ")
+    assert len(lines) == 1 and "rank 2 of 3 did not join within the --startup-timeout" in lines[0], job.text()
+    assert job.leftovers() == []
+
+
+def test_a_rank_is_killed_while_loading(start):
+    job = start(ranks=3, different={1: (["env", "TPSERVE_FAULT=load.stall=1"], [])})
+    wait_for(lambda: len(job.find_pids()) == 3 and "3 ranks on 1 host" in job.text(), "not loading")
+    job.pids = job.find_pids()
+    job.kill(1, signal.SIGKILL)
+    assert job.wait() != 0
+    assert [line for line in job.lines(" error ") if "rank 1" in line and "is lost" in line], job.text()
+    assert job.leftovers() == []
+
+
 @pytest.mark.parametrize("different, words", [
     ((["env", "TPSERVE_FAULT=launch.version=1"], []), ("is tpserve", "rank 0 is")),
     (([], ["--max-num-seqs", "4", "--dtype", "float32"]),
