@@ -5,7 +5,7 @@
 # usage: fuzz.sh [run|merge|coverage] [TARGET...]     all targets without a name
 #   run       FUZZ_SECONDS (60) per target.  New inputs go to build-fuzz/work/TARGET, what failed to build-fuzz/found/TARGET;
 #             the exit status is 1 when something failed, took more than a second or more than 512 MB.
-#   merge     replaces the corpora of the tree by the fewest inputs of theirs and of build-fuzz/work that reach as much
+#   merge     adds to the corpora of the tree the short inputs of build-fuzz/work that reach code which they do not
 #   coverage  lines of the code under test that the corpora reach (a build of its own, build-cov)
 # Environment: JOBS, FUZZ_SECONDS.
 set -eu
@@ -53,14 +53,15 @@ run_one() {
     status=0
     # shellcheck disable=SC2046
     build-fuzz/tests/fuzz/fuzz_"$name" -max_total_time="$seconds" -timeout=10 -report_slow_units=1 -rss_limit_mb=512 \
-        -malloc_limit_mb=400 -max_len=16384 -print_final_stats=1 -verbosity=1 -artifact_prefix="build-fuzz/found/$name/" \
+        -malloc_limit_mb=400 -max_len=4096 -print_final_stats=1 -verbosity=1 -artifact_prefix="build-fuzz/found/$name/" \
         $([ -f "$dict" ] && echo "-dict=$dict") "build-fuzz/work/$name" \
         $(existing "tests/fuzz/corpus/$name" "tests/fuzz/regression/$name") >"$log" 2>&1 || status=1
-    # On a busy machine an input may seem slow: one that is fast when it is alone is none.
+    # On a busy machine an input may seem slow: one that takes no two seconds of processor time, start included, is none.
     for slow in build-fuzz/found/"$name"/slow-unit-*; do
         [ -f "$slow" ] || continue
-        ms=$(build-fuzz/tests/fuzz/fuzz_"$name" "$slow" 2>&1 | sed -n 's/^Executed .* in \([0-9]*\) ms$/\1/p')
-        [ "${ms:-99999}" -ge 1000 ] || rm "$slow"
+        if (ulimit -t 2 && build-fuzz/tests/fuzz/fuzz_"$name" "$slow" >/dev/null 2>&1); then
+            rm "$slow"
+        fi
     done
     edges=$(sed -n 's/.* cov: \([0-9]*\) .*/\1/p' "$log" | tail -1)
     found=$(find "build-fuzz/found/$name" -type f | wc -l)
@@ -85,12 +86,12 @@ run_all() {
 
 merge_all() {
     for name in $targets; do
-        least=build-fuzz/least/$name
-        rm -rf "$least"
-        mkdir -p "$least" "tests/fuzz/corpus/$name" "build-fuzz/work/$name"
-        build-fuzz/tests/fuzz/fuzz_"$name" -merge=1 -rss_limit_mb=2048 "$least" "tests/fuzz/corpus/$name" \
-            "build-fuzz/work/$name" >build-fuzz/logs/"$name".merge 2>&1
-        echo "$name: $(find "$least" -type f | wc -l) inputs, $(du -sb "$least" | cut -f1) bytes in $least"
+        mkdir -p "tests/fuzz/corpus/$name" "build-fuzz/work/$name"
+        before=$(find "tests/fuzz/corpus/$name" -type f | wc -l)
+        build-fuzz/tests/fuzz/fuzz_"$name" -merge=1 -use_counters=0 -max_len=2048 -rss_limit_mb=2048 \
+            "tests/fuzz/corpus/$name" "build-fuzz/work/$name" >build-fuzz/logs/"$name".merge 2>&1
+        after=$(find "tests/fuzz/corpus/$name" -type f | wc -l)
+        echo "$name: $before inputs, now $after of $(du -sb "tests/fuzz/corpus/$name" | cut -f1) bytes"
     done
 }
 
@@ -110,7 +111,7 @@ coverage() {
     llvm-profdata-14 merge -o build-cov/all.profdata build-cov/*.profraw
     # shellcheck disable=SC2086
     llvm-cov-14 report -instr-profile=build-cov/all.profdata ${objects# -object } -show-branch-summary=false \
-        -show-region-summary=false $(cat tests/fuzz/covered.txt)
+        -show-region-summary=false $(sed "s|^|$PWD/|" tests/fuzz/covered.txt)
 }
 
 case $mode in

@@ -176,25 +176,24 @@ static void add_open(play *p, const long *v)
 {
     static int32_t lists[3][LIST_MAX];
     static float bias[LIST_MAX];
-    int32_t n = (int32_t)(v[2] > 0 ? v[2] : 1), prompt[2 * LEN];
+    int32_t n = v[2] < 1 ? 1 : v[2] < 2 * LEN ? (int32_t)v[2] : 2 * LEN, prompt[2 * LEN];
     rt_plan_open_view o = {.prompt = prompt,
                            .bias_ids = lists[0],
                            .bias = bias,
                            .allowed = lists[1],
                            .forbidden = lists[2]};
 
-    n = n < 2 * LEN ? n : 2 * LEN;
     for (int i = 0; i < n; i++)
-        prompt[i] = (int32_t)v[1] + i;
+        prompt[i] = (int32_t)((uint32_t)v[1] + (uint32_t)i);
     for (int i = 0; i < LIST_MAX; i++) {
-        lists[0][i] = lists[1][i] = lists[2][i] = (int32_t)v[1] + 3 * i;
+        lists[0][i] = lists[1][i] = lists[2][i] = (int32_t)((uint32_t)v[1] + 3 * (uint32_t)i);
         bias[i] = (float)(i % 7) - 3;
     }
     o.head = (rt_plan_open){.slot = (int32_t)v[0],
                             .n_prompt = n,
-                            .n_bias = (int32_t)(labs(v[3]) % LIST_MAX),
-                            .n_allowed = (int32_t)(labs(v[4]) % LIST_MAX),
-                            .n_forbidden = (int32_t)(labs(v[5]) % LIST_MAX),
+                            .n_bias = (int32_t)((unsigned long)v[3] % LIST_MAX),
+                            .n_allowed = (int32_t)((unsigned long)v[4] % LIST_MAX),
+                            .n_forbidden = (int32_t)((unsigned long)v[5] % LIST_MAX),
                             .has_allowed = (int32_t)v[6],
                             .params = p->params};
     o.head.params.n_logprobs = (int32_t)v[7] - 1;

@@ -56,6 +56,14 @@ static void limit_is_exact_and_sticky(void **state)
     assert_string_equal(b.data, "123");
     assert_null(tp_buf_take(&b));
     assert_false(tp_buf_reserve(&b, SIZE_MAX));
+    assert_false(b.no_memory);
+    tp_buf_release(&b);
+    tp_mem_fail_after(0);
+    tp_buf_puts(&b, "1");
+    tp_mem_fail_after(-1);
+    assert_true(b.failed && b.no_memory);
+    tp_buf_reset(&b);
+    assert_false(b.failed || b.no_memory);
     tp_buf_release(&b);
 }
 

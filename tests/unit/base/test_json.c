@@ -57,6 +57,7 @@ static void members_are_found(void **state)
     assert_null(tp_json_first(tp_json_get(root, "s")));
     assert_null(tp_json_get(a, "x"));
     assert_null(tp_json_next(root));
+    assert_null(tp_json_next(NULL));
     tp_json_free(root);
     tp_json_free(NULL);
 }

@@ -51,6 +51,21 @@ static void injected_failures_last(void **state)
     tp_free(p);
 }
 
+static void an_injected_failure_may_pass(void **state)
+{
+    void *p;
+
+    (void)state;
+    tp_mem_fail_once(1);
+    p = tp_malloc(8);
+    assert_non_null(p);
+    assert_null(tp_malloc(8));
+    tp_free(p);
+    p = tp_malloc(8);
+    assert_non_null(p);
+    tp_free(p);
+}
+
 static void aligned_blocks_are_zero_and_aligned(void **state)
 {
     static const size_t SIZES[] = {0, 1, 64, 4096, (size_t)4 << 20, ((size_t)9 << 20) + 5};
@@ -106,6 +121,7 @@ int main(void)
         cmocka_unit_test(allocations_are_counted),
         cmocka_unit_test(product_that_overflows_is_refused),
         cmocka_unit_test(injected_failures_last),
+        cmocka_unit_test(an_injected_failure_may_pass),
         cmocka_unit_test(aligned_blocks_are_zero_and_aligned),
         cmocka_unit_test(large_block_that_does_not_fit_is_refused),
         cmocka_unit_test(forbidden_allocation_aborts),
