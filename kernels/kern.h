@@ -29,7 +29,7 @@
 extern "C" {
 #endif
 
-#define KERN_ABI 2
+#define KERN_ABI 3
 
 typedef enum kern_dtype { KERN_DTYPE_F32 = 0, KERN_DTYPE_BF16 = 1, KERN_DTYPE_F16 = 2 } kern_dtype;
 
@@ -218,6 +218,9 @@ typedef struct kern_kv_desc {
 
 #include "kernels/kern_sampling.h"
 
+#define KERN_FETCHES     2 /* under way at once */
+#define KERN_FETCH_BYTES ((size_t)256 << 10)
+
 struct kern_ops {
     uint32_t abi; /* KERN_ABI */
     const char *name;
@@ -232,6 +235,10 @@ struct kern_ops {
     tp_status (*put)(kern_backend *be, void *dst, const void *src, size_t bytes);
     /* Backend to host: waits for everything issued before; the place where errors of the device come out. */
     tp_status (*get)(kern_backend *be, void *dst, const void *src, size_t bytes);
+    /* get() in two halves, so that the host can issue more in between: what src holds at this place of the stream; end
+     * waits no further.  at: which of KERN_FETCHES; up to KERN_FETCH_BYTES, 0 to wait only.  NULL on CPU backends. */
+    tp_status (*fetch_begin)(kern_backend *be, int at, const void *src, size_t bytes);
+    tp_status (*fetch_end)(kern_backend *be, int at, void *dst, size_t bytes);
     /* Bytes of the backend's memory: all of it, and what is free now.  CPU backends answer 0, 0. */
     tp_status (*memory)(kern_backend *be, int64_t *total, int64_t *available);
 

@@ -23,6 +23,7 @@ KERN_CALL(gather, kern_gather_args)
 KERN_CALL(adjust, kern_adjust_args)
 KERN_CALL(topk, kern_topk_args)
 KERN_CALL(chunk_stats, kern_chunk_args)
+KERN_CALL(draw, kern_draw_args)
 
 #undef KERN_CALL
 

@@ -263,6 +263,8 @@ const kern_ops *kern_module_ops(void)
         .free = cuda_free,
         .put = kern_cuda_put,
         .get = kern_cuda_get,
+        .fetch_begin = kern_cuda_fetch_begin,
+        .fetch_end = kern_cuda_fetch_end,
         .memory = cuda_memory,
         .weight_bytes = kern_cuda_weight_bytes,
         .weight_create = kern_cuda_weight_create,

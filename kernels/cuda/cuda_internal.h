@@ -25,6 +25,12 @@ typedef struct cuda_ring {
     size_t used; /* of the chunk `at` */
 } cuda_ring;
 
+/* What a fetch brings, and when it is there. */
+typedef struct cuda_mail {
+    unsigned char *data; /* owned, pinned, KERN_FETCH_BYTES */
+    kern_event arrived;  /* owned */
+} cuda_mail;
+
 typedef struct cuda_backend {
     kern_backend base; /* first */
     kern_dev *dev;
@@ -32,6 +38,7 @@ typedef struct cuda_backend {
     kern_dev_gemm *gemm;
     cuda_ring ring;
     unsigned char *bounce; /* owned, pinned, CUDA_CHUNK_BYTES: for get */
+    cuda_mail mail[KERN_FETCHES];
     bool recording, spoilt;
     int n_sm;
     char isa[16];
@@ -49,6 +56,8 @@ tp_status kern_cuda_ring_create(cuda_backend *b);
 void kern_cuda_ring_destroy(cuda_backend *b);
 tp_status kern_cuda_put(kern_backend *be, void *dst, const void *src, size_t bytes);
 tp_status kern_cuda_get(kern_backend *be, void *dst, const void *src, size_t bytes);
+tp_status kern_cuda_fetch_begin(kern_backend *be, int at, const void *src, size_t bytes);
+tp_status kern_cuda_fetch_end(kern_backend *be, int at, void *dst, size_t bytes);
 
 size_t kern_cuda_weight_bytes(const kern_backend *be, const kern_weight_desc *d);
 tp_status kern_cuda_weight_create(kern_backend *be, const kern_weight_desc *d, kern_weight **out);

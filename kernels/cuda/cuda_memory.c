@@ -41,6 +41,11 @@ tp_status kern_cuda_ring_create(cuda_backend *b)
     }
     TP_TRY(kern_dev_alloc_pinned(b->dev, CUDA_CHUNK_BYTES, &p));
     b->bounce = p;
+    for (int i = 0; i < KERN_FETCHES; i++) {
+        TP_TRY(kern_dev_alloc_pinned(b->dev, KERN_FETCH_BYTES, &p));
+        b->mail[i].data = p;
+        TP_TRY(kern_dev_event_create(b->dev, false, &b->mail[i].arrived));
+    }
     return TP_OK;
 }
 
@@ -60,6 +65,10 @@ void kern_cuda_ring_destroy(cuda_backend *b)
         kern_dev_free_pinned(b->dev, b->ring.chunk[i]);
     }
     kern_dev_free_pinned(b->dev, b->bounce);
+    for (int i = 0; i < KERN_FETCHES; i++) {
+        kern_dev_event_destroy(b->dev, b->mail[i].arrived);
+        kern_dev_free_pinned(b->dev, b->mail[i].data);
+    }
 }
 
 /* Goes on to the next chunk, and waits until it is free. */
@@ -128,6 +137,28 @@ tp_status kern_cuda_get(kern_backend *be, void *dst, const void *src, size_t byt
         to += n;
         bytes -= n;
     }
+    return TP_OK;
+}
+
+tp_status kern_cuda_fetch_begin(kern_backend *be, int at, const void *src, size_t bytes)
+{
+    cuda_backend *b = cuda_of(be);
+
+    TP_ASSERT(at >= 0 && at < KERN_FETCHES && bytes <= KERN_FETCH_BYTES);
+    TP_TRY(kern_cuda_not_recording(b, "fetch"));
+    if (bytes > 0)
+        TP_TRY(kern_dev_copy_out(b->dev, b->mail[at].data, src, bytes, b->stream));
+    return kern_dev_event_record(b->dev, b->mail[at].arrived, b->stream);
+}
+
+tp_status kern_cuda_fetch_end(kern_backend *be, int at, void *dst, size_t bytes)
+{
+    cuda_backend *b = cuda_of(be);
+
+    TP_ASSERT(at >= 0 && at < KERN_FETCHES && bytes <= KERN_FETCH_BYTES);
+    TP_TRY(kern_dev_event_wait(b->dev, b->mail[at].arrived));
+    if (bytes > 0)
+        memcpy(dst, b->mail[at].data, bytes);
     return TP_OK;
 }
 

@@ -15,6 +15,7 @@ typedef struct device {
     kern_backend *ref; /* owned: who does the work */
     char *arena;       /* owned; [ARENA_BYTES] */
     size_t used;
+    unsigned char *mail[KERN_FETCHES]; /* owned; [KERN_FETCH_BYTES] */
 } device;
 
 static device *device_of(kern_backend *be)
@@ -61,6 +62,8 @@ static void fd_close(kern_backend *be)
         d->ref->ops->close(d->ref);
     if (d->arena != NULL)
         (void)munmap(d->arena, ARENA_BYTES);
+    for (int i = 0; i < KERN_FETCHES; i++)
+        tp_free(d->mail[i]);
     tp_free(d);
 }
 
@@ -72,6 +75,10 @@ static tp_status fd_open(kern_backend **out, const kern_open_args *a)
 
     TP_ASSERT(d != NULL && arena != MAP_FAILED);
     d->arena = arena;
+    for (int i = 0; i < KERN_FETCHES; i++) {
+        d->mail[i] = tp_malloc(KERN_FETCH_BYTES);
+        TP_ASSERT(d->mail[i] != NULL);
+    }
     TP_TRY(kern_ref_ops()->open(&d->ref, a));
     d->base = *d->ref;
     d->base.ops = fd_ops();
@@ -116,6 +123,20 @@ static tp_status fd_get(kern_backend *be, void *dst, const void *src, size_t byt
 {
     check(be, src, (int64_t)bytes, 1);
     return leave(be, enter(be)->ops->get(device_of(be)->ref, dst, src, bytes));
+}
+
+/* What is issued has happened: only the host sees it late. */
+static tp_status fd_fetch_begin(kern_backend *be, int at, const void *src, size_t bytes)
+{
+    TP_ASSERT(at >= 0 && at < KERN_FETCHES && bytes <= KERN_FETCH_BYTES);
+    return bytes > 0 ? fd_get(be, device_of(be)->mail[at], src, bytes) : TP_OK;
+}
+
+static tp_status fd_fetch_end(kern_backend *be, int at, void *dst, size_t bytes)
+{
+    if (bytes > 0)
+        memcpy(dst, device_of(be)->mail[at], bytes);
+    return TP_OK;
 }
 
 static tp_status fd_memory(kern_backend *be, int64_t *total, int64_t *available)
@@ -310,6 +331,16 @@ static tp_status fd_chunk_stats(kern_backend *be, const kern_chunk_args *a)
     RUN(chunk_stats, a);
 }
 
+static tp_status fd_draw(kern_backend *be, const kern_draw_args *a)
+{
+    check(be, a->gathered, a->n_ranks * a->message_bytes, 1);
+    check(be, a->ranks, a->n_ranks, sizeof *a->ranks);
+    check(be, a->rows, a->n_rows, sizeof *a->rows);
+    check(be, a->token, a->n_rows, sizeof *a->token);
+    check(be, a->logit, a->n_rows, sizeof *a->logit);
+    RUN(draw, a);
+}
+
 const kern_ops *fd_ops(void)
 {
     static const kern_ops ops = {
@@ -322,6 +353,8 @@ const kern_ops *fd_ops(void)
         .free = fd_free,
         .put = fd_put,
         .get = fd_get,
+        .fetch_begin = fd_fetch_begin,
+        .fetch_end = fd_fetch_end,
         .memory = fd_memory,
         .weight_bytes = fd_weight_bytes,
         .weight_create = fd_weight_create,
@@ -346,6 +379,7 @@ const kern_ops *fd_ops(void)
         .adjust = fd_adjust,
         .topk = fd_topk,
         .chunk_stats = fd_chunk_stats,
+        .draw = fd_draw,
     };
 
     return &ops;
