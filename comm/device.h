@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* device.h - sums over ranks whose data lie on a device.
+/* device.h - sums over ranks whose data lie on a device, and gathers of small messages that do.
  *
  * A group of ranks with devices is an ordinary group (control channel, all-gather, broadcast and barrier are the
  * host's) with reducers attached, which answer comm_window() and comm_reduce() with device memory on a stream:
@@ -14,7 +14,10 @@
  * staged and p2p add in rank order: the same bits on every rank, at every run and by either way.  NCCL has an order of
  * its own; that all ranks get the same bits from it is checked at start.
  *
- * Failure: a sum that cannot be finished leaves nonsense behind and says so in comm_device_poll(), which the caller
+ * Gathers: comm_device_allgather() enqueues like a sum, by the first reducer that can; "staged" cannot, since it would
+ * wait for the device, and then there is the group's own comm_allgather() through the host.
+ *
+ * Failure: a sum or gather that cannot be finished leaves nonsense behind and says so in comm_device_poll(), which the caller
  * asks after it has waited for the device and before it believes what came out.
  * Threads: the engine thread, but for comm_request_abort().
  */
@@ -60,6 +63,13 @@ const char *comm_host_kind(const char *want);
  * Collective; rank 0 reads.  device NULL: do not compare.  NOT_FOUND, FORMAT. */
 TP_MUST_USE tp_status comm_device_use_table(comm_group *g, const char *path, const char *device);
 
+/* recv [size, bytes]: every rank's send [bytes] in rank order.  Enqueued; may be recorded where sums may.  Both are device
+ * memory at multiples of 16 bytes; bytes is a multiple of 16, at most comm_device_allgather_max(). */
+TP_MUST_USE tp_status comm_device_allgather(comm_group *g, const void *send, void *recv,
+                                            size_t bytes);
+/* The same on all ranks; 0: there is no such gather. */
+size_t comm_device_allgather_max(const comm_group *g);
+
 /* OK, or why a sum issued before could not be finished: TIMEOUT (names the rank that was waited for), COMM, DEVICE.
  * The group is dead then.  Costs a load. */
 TP_MUST_USE tp_status comm_device_poll(comm_group *g);
@@ -101,6 +111,9 @@ typedef struct comm_reducer_ops {
     /* reduce() by a way and RMSNorm in one; NULL: there is no such kernel.  fuses_norm: whether this size can. */
     bool (*fuses_norm)(const comm_reducer *r, int way, int64_t rows, int dim);
     tp_status (*reduce_norm)(comm_reducer *r, const float *in, const struct kern_rmsnorm_args *a);
+    /* Enqueues a gather of at most gather_max bytes per rank; NULL: cannot. */
+    tp_status (*gather)(comm_reducer *r, const void *in, void *out, size_t bytes);
+    size_t (*gather_max)(const comm_reducer *r);
     /* Waits for what was issued, at most timeout_ms, and stops it then; NULL where get() does that. */
     tp_status (*wait)(comm_reducer *r, int64_t timeout_ms);
     tp_status (*poll)(comm_reducer *r); /* TP_REJECT; see comm_device_poll() */

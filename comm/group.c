@@ -289,6 +289,20 @@ tp_status comm_allgather(comm_group *g, const void *send, void *recv, size_t byt
     return comm_group_end(g, g->ops->allgather(g, send, recv, bytes));
 }
 
+tp_status comm_device_allgather(comm_group *g, const void *send, void *recv, size_t bytes)
+{
+    size_t most = comm_device_allgather_max(g);
+
+    if (bytes > most || bytes % 16 != 0)
+        return TP_FAIL(TP_ERR_INVALID,
+                       "gather of %zu bytes on devices: a multiple of 16 up to %zu is needed",
+                       bytes, most);
+    TP_TRY(begin(g, "comm.allgather"));
+    if (bytes == 0)
+        return TP_OK;
+    return comm_group_end(g, comm_device_gather(g, send, recv, bytes));
+}
+
 tp_status comm_broadcast(comm_group *g, void *buf, size_t bytes, int root)
 {
     if (root < 0 || root >= g->size)

@@ -89,6 +89,20 @@ tp_status comm_device_sum_norm(comm_group *g, const float *in, int64_t rows, int
     return c->r->ops->reduce_norm(c->r, in, a);
 }
 
+tp_status comm_device_gather(comm_group *g, const void *in, void *out, size_t bytes)
+{
+    comm_reducer *r = g->device->gatherer;
+
+    return r->ops->gather(r, in, out, bytes);
+}
+
+size_t comm_device_allgather_max(const comm_group *g)
+{
+    const comm_device_side *s = g->device;
+
+    return s != NULL && s->gatherer != NULL ? s->gatherer->ops->gather_max(s->gatherer) : 0;
+}
+
 void comm_device_abort(comm_group *g)
 {
     for (int i = 0; g->device != NULL && i < g->device->n_reducers; i++)
@@ -178,6 +192,24 @@ static void apply(comm_group *g, const comm_table *t, const char *why)
 
 /* ---- trying reducers ---- */
 
+/* The first that can and is right.  One that cannot still sums; a wrong one that has broken itself does not. */
+static tp_status choose_gatherer(comm_group *g, comm_reducer *r)
+{
+    comm_device_side *s = g->device;
+    tp_status st;
+
+    if (s->gatherer != NULL || r->ops->gather == NULL)
+        return TP_OK;
+    st = comm_selftest_gather(g, s, r);
+    if (st == TP_OK) {
+        s->gatherer = r;
+        return TP_OK;
+    }
+    if (g->rank == 0)
+        tp_warn("comm", "%s does not gather: %s", r->ops->name, tp_last_error());
+    return g->dead ? st : comm_device_agree(g, r->ops->poll(r));
+}
+
 /* Adds a reducer to the list when it can be made and is right.  Collective. */
 static tp_status try_reducer(comm_group *g, const comm_reducer_ops *ops)
 {
@@ -189,6 +221,11 @@ static tp_status try_reducer(comm_group *g, const comm_reducer_ops *ops)
     if (st != TP_OK)
         return st;
     st = comm_selftest(g, s, r);
+    if (st != TP_OK) {
+        ops->destroy(r);
+        return st;
+    }
+    st = choose_gatherer(g, r);
     if (st != TP_OK) {
         ops->destroy(r);
         return st;

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* selftest.c - is a reducer right on this machine?  Known data of every rank, summed by every way, at several sizes.
+/* selftest.c - is a reducer right on this machine?  Known data of every rank, summed by every way, at several sizes; and
+ * gathered.
  *
  * Each rank can compute all ranks' data, so the expected sum needs no other reducer.  Whole numbers must come out
  * exactly in any order; random floats must have the bits of rank order where the reducer promises them, else be close;
@@ -145,7 +146,50 @@ static tp_status run(const trial *t)
     return TP_OK;
 }
 
-tp_status comm_selftest(comm_group *g, comm_device_side *s, comm_reducer *r)
+/* One gather here of `count` words from each; the status is this rank's own. */
+static tp_status gather_once(const trial *t, int64_t count)
+{
+    const comm_device *d = &t->s->d;
+    size_t bytes = (size_t)count * sizeof(float);
+
+    for (int64_t i = 0; i < count; i++)
+        t->host[i] = value(t->g->rank, i, false, (uint32_t)count);
+    TP_TRY(d->put(d->backend, t->in, t->host, bytes));
+    TP_TRY(t->r->ops->gather(t->r, t->in, t->out, bytes));
+    if (t->r->ops->wait != NULL)
+        TP_TRY(t->r->ops->wait(t->r, t->r->timeout_ms));
+    TP_TRY(d->get(d->backend, t->host, t->out, bytes * (size_t)t->g->size));
+    TP_TRY(t->r->ops->poll(t->r));
+    for (int64_t i = 0; i < count * t->g->size; i++) {
+        float want = value((int)(i / count), i % count, false, (uint32_t)count);
+
+        if (t->host[i] != want)
+            return TP_REJECT(TP_ERR_DEVICE,
+                             "self-test of %s on rank %d: word %lld of a gather of %lld is %a, "
+                             "expected %a",
+                             t->r->ops->name, t->g->rank, (long long)i, (long long)count,
+                             (double)t->host[i], (double)want);
+    }
+    return TP_OK;
+}
+
+static tp_status try_gather(const trial *t)
+{
+    static const int64_t counts[] = {4, 1020, 65536};
+
+    for (size_t i = 0; i < 2 * TP_ARRAY_LEN(counts); i++) { /* in turn: another size each time */
+        int64_t count = counts[i % TP_ARRAY_LEN(counts)];
+
+        if ((size_t)count * sizeof(float) > t->r->ops->gather_max(t->r) ||
+            count * t->g->size > COUNT_MAX)
+            continue;
+        TP_TRY(comm_device_agree(t->g, gather_once(t, count)));
+    }
+    return TP_OK;
+}
+
+static tp_status with_memory(comm_group *g, comm_device_side *s, comm_reducer *r,
+                             tp_status (*body)(const trial *t))
 {
     size_t bytes = sizeof(float) * COUNT_MAX;
     trial t = {.g = g, .s = s, .r = r, .host = tp_malloc(bytes)};
@@ -160,7 +204,7 @@ tp_status comm_selftest(comm_group *g, comm_device_side *s, comm_reducer *r)
     if (st == TP_OK) {
         t.in = in;
         t.out = out;
-        st = run(&t);
+        st = body(&t);
     }
     if (in != NULL)
         s->d.free(s->d.backend, in);
@@ -168,4 +212,14 @@ tp_status comm_selftest(comm_group *g, comm_device_side *s, comm_reducer *r)
         s->d.free(s->d.backend, out);
     tp_free(t.host);
     return st;
+}
+
+tp_status comm_selftest(comm_group *g, comm_device_side *s, comm_reducer *r)
+{
+    return with_memory(g, s, r, run);
+}
+
+tp_status comm_selftest_gather(comm_group *g, comm_device_side *s, comm_reducer *r)
+{
+    return with_memory(g, s, r, try_gather);
 }

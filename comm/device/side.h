@@ -37,6 +37,7 @@ typedef struct comm_device_side {
     int n_reducers;
     comm_choice choice[2 * COMM_TABLE_MAX];
     int n_choices;
+    comm_reducer *gatherer; /* borrowed: one of r; NULL: none can */
     char text[COMM_CHOICE_LEN];
 } comm_device_side;
 
@@ -45,6 +46,7 @@ float *comm_device_window(comm_group *g);
 tp_status comm_device_reduce(comm_group *g, const float *in, float *out, int64_t count);
 tp_status comm_device_sum_norm(comm_group *g, const float *in, int64_t rows, int dim,
                                const struct kern_rmsnorm_args *a);
+tp_status comm_device_gather(comm_group *g, const void *in, void *out, size_t bytes);
 void comm_device_abort(comm_group *g);  /* any thread */
 void comm_device_detach(comm_group *g); /* collective while the group lives */
 
@@ -54,6 +56,8 @@ extern const comm_reducer_ops comm_staged_ops;
 /* Every rank's status meets here: the own failure, or COMM... the first other rank's.  A call on the data path. */
 tp_status comm_device_agree(comm_group *g, tp_status mine);
 
+/* Gathers known data with r and compares; as comm_selftest(). */
+tp_status comm_selftest_gather(comm_group *g, comm_device_side *s, comm_reducer *r);
 /* Sums known data by every way of r and compares.  All ranks return the same; the text says what was wrong. */
 tp_status comm_selftest(comm_group *g, comm_device_side *s, comm_reducer *r);
 

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* nccl_reducer.c - sums over ranks by NCCL.
+/* nccl_reducer.c - sums and gathers over ranks by NCCL.
  *
  * Start: rank 0's unique id goes to all by the host group, then a non-blocking init, polled with a deadline: a rank
  * that does not come is an error with a text and not a hang.  The sums are enqueued on the backend's stream and may be
@@ -26,6 +26,7 @@
 
 #define START_MS 120000 /* deadline of the start when the group has none */
 #define NAP_US   100
+#define GATHER   ((size_t)64 << 20) /* bytes of one rank: more is not meant to be gathered */
 
 enum { WAY_PLAIN, WAY_SYMM };
 
@@ -292,6 +293,29 @@ static tp_status nccl_reduce(comm_reducer *r, int way, const float *in, float *o
     return st == TP_OK ? TP_OK : TP_FAIL(st, "%s", tp_last_error());
 }
 
+static tp_status nccl_gather(comm_reducer *r, const void *in, void *out, size_t bytes)
+{
+    nccl_reducer *n = self_of(r);
+    tp_status st;
+    ncclResult_t rc;
+
+    (void)pthread_mutex_lock(&n->lock);
+    if (n->comm == NULL) {
+        st = TP_REJECT(TP_ERR_COMM, "NCCL on rank %d was told to abort", comm_rank(n->g));
+    } else {
+        rc = ncclAllGather(in, out, bytes, ncclUint8, n->comm, (cudaStream_t)n->stream);
+        st = rc == ncclSuccess ? TP_OK : settle(n, "all-gather", rc, patience(n));
+    }
+    (void)pthread_mutex_unlock(&n->lock);
+    return st == TP_OK ? TP_OK : TP_FAIL(st, "%s", tp_last_error());
+}
+
+static size_t nccl_gather_max(const comm_reducer *r)
+{
+    (void)r;
+    return GATHER;
+}
+
 static tp_status nccl_poll(comm_reducer *r)
 {
     nccl_reducer *n = self_of(r);
@@ -349,6 +373,8 @@ const comm_reducer_ops comm_nccl_ops = {
     .window = nccl_window,
     .drop = nccl_drop,
     .reduce = nccl_reduce,
+    .gather = nccl_gather,
+    .gather_max = nccl_gather_max,
     .wait = nccl_wait,
     .poll = nccl_poll,
     .abort = nccl_abort,

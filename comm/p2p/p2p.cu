@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* p2p.cu - sums over ranks through peer memory; p2p.h has the protocol and why it is right.
+/* p2p.cu - sums and gathers over ranks through peer memory; p2p.h has the protocol and why it is right.
  *
  * one shot   every rank pushes all to everybody, adds what came in rank order.  Bytes over the links per rank: (n - 1)
  *            times the sum, one flag exchange: best while that is short.
  * two shot   rank p finishes slice p, the others pull it: 2 (n - 1) / n times the sum, two flag exchanges.
+ * gather     as one shot; what came in is put side by side.
  * sum_norm   one shot, then residual += sum and RMSNorm of the row in the same block: saves a launch and a pass.
  *
  * Grid: up to 36 blocks of up to 512 threads.  A thread moves 16 bytes at a time.  Expected limit: latency of the flags
@@ -265,6 +266,33 @@ sum_one_shot(IN_PLACE comm_p2p_team t, const float *in, float *out, int64_t coun
     leave(t, p);
 }
 
+/* As sum_one_shot: of n_vec vectors of every rank this block moves `per`. */
+template <int R>
+TP_KERNEL(COMM_P2P_THREADS)
+gather_one_shot(IN_PLACE comm_p2p_team t, const float *in, float *out, int64_t n_vec, int64_t per)
+{
+    TP_SHARED(uint32_t, shared, 3);
+    int64_t count = n_vec * VEC, v0, n;
+    const float *area;
+    place p = enter(t, shared);
+
+    if (p.quit)
+        return;
+    v0 = p.block * per;
+    n = n_vec - v0 < per ? n_vec - v0 : per;
+    push_to_all<R>(t, p, in, count, v0, n, per);
+    if (!exchange<R>(t, p, false, shared))
+        return;
+    area = area_of(t.mine, p.block, p.epoch);
+    for (int r = 0; r < R; r++)
+        if (r < t.n_ranks)
+            for (int64_t i = threadIdx.x; i < n; i += blockDim.x)
+                reinterpret_cast<float4 *>(out)[r * n_vec + v0 + i] =
+                    r == t.rank ? reinterpret_cast<const float4 *>(in)[v0 + i]
+                                : load_once(area, r * per + i);
+    leave(t, p);
+}
+
 /* slice: vectors that one rank finishes; per: those of it that one block does, and of one slot.  The area of a block:
  * n_ranks slots for what comes in, then a slot for what this rank has finished. */
 template <int R>
@@ -452,6 +480,30 @@ extern "C" tp_status comm_p2p_two_shot(const comm_p2p_team *t, const float *in, 
     else
         TP_LAUNCH(sum_two_shot<8>, grid, threads, 0, s, *t, in, out, count, slice, per);
     return tp_launched("p2p two shot");
+}
+
+extern "C" tp_status comm_p2p_gather(const comm_p2p_team *t, const void *in, void *out,
+                                     size_t bytes, kern_stream s)
+{
+    const float *from = static_cast<const float *>(in);
+    float *to = static_cast<float *>(out);
+    int64_t count = (int64_t)(bytes / sizeof(float)), n_vec = count / VEC, per;
+    unsigned grid, threads;
+
+    if (bytes == 0 || bytes % 16 != 0)
+        return TP_FAIL(TP_ERR_INVALID, "p2p gather of %zu bytes; a multiple of 16 is needed",
+                       bytes);
+    TP_TRY(check(t, from, to, count, comm_p2p_one_shot_max(t->n_ranks)));
+    per = per_block(n_vec);
+    grid = (unsigned)ceil_div(n_vec, per);
+    threads = threads_for(per);
+    if (t->n_ranks == 2)
+        TP_LAUNCH(gather_one_shot<2>, grid, threads, 0, s, *t, from, to, n_vec, per);
+    else if (t->n_ranks <= 4)
+        TP_LAUNCH(gather_one_shot<4>, grid, threads, 0, s, *t, from, to, n_vec, per);
+    else
+        TP_LAUNCH(gather_one_shot<8>, grid, threads, 0, s, *t, from, to, n_vec, per);
+    return tp_launched("p2p gather");
 }
 
 template <typename T>

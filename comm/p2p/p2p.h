@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* p2p.h - sums through the memory of peer devices: what the kernels (p2p.cu) and their host side (p2p_reducer.c) share.
+/* p2p.h - sums and gathers through the memory of peer devices: what the kernels (p2p.cu) and their host side
+ * (p2p_reducer.c) share.
  *
  * Every rank owns a region that all others map: a head with flags, then areas.  Block b of a kernel talks only to the
  * blocks b of the other ranks, and owns two areas, used in turn:
@@ -73,6 +74,10 @@ tp_status comm_p2p_one_shot(const comm_p2p_team *t, const float *in, float *out,
                             kern_stream s);
 tp_status comm_p2p_two_shot(const comm_p2p_team *t, const float *in, float *out, int64_t count,
                             kern_stream s);
+/* out [n_ranks, bytes]: every rank's in [bytes] in rank order.  As a one-shot sum of as many bytes, without the sum; bytes
+ * is a multiple of 16, and out does not overlap in. */
+tp_status comm_p2p_gather(const comm_p2p_team *t, const void *in, void *out, size_t bytes,
+                          kern_stream s);
 /* kern_rmsnorm() with add = the sum over ranks of in [m, dim]; a->add is not looked at.  One exchange; dim is a multiple
  * of 4, at most COMM_P2P_AREA / 4 / n_ranks, and all pointers are 16-byte aligned, else INVALID. */
 tp_status comm_p2p_sum_norm(const comm_p2p_team *t, const float *in, const kern_rmsnorm_args *a,

@@ -208,6 +208,18 @@ static tp_status p2p_reduce_norm(comm_reducer *r, const float *in, const kern_rm
     return comm_p2p_sum_norm(comm_p2p_get_team(r), in, a, ((p2p_reducer *)r)->stream);
 }
 
+static tp_status p2p_gather(comm_reducer *r, const void *in, void *out, size_t bytes)
+{
+    return comm_p2p_gather(comm_p2p_get_team(r), in, out, bytes, ((p2p_reducer *)r)->stream);
+}
+
+static size_t p2p_gather_max(const comm_reducer *r)
+{
+    int n = ((const p2p_reducer *)r)->team.n_ranks;
+
+    return (size_t)comm_p2p_one_shot_max(n) * sizeof(float);
+}
+
 static tp_status p2p_poll(comm_reducer *r)
 {
     const p2p_reducer *p = (const p2p_reducer *)r;
@@ -243,6 +255,8 @@ const comm_reducer_ops comm_p2p_ops = {
     .reduce = p2p_reduce,
     .fuses_norm = p2p_fuses_norm,
     .reduce_norm = p2p_reduce_norm,
+    .gather = p2p_gather,
+    .gather_max = p2p_gather_max,
     .poll = p2p_poll,
     .abort = p2p_abort,
 };

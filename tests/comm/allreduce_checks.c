@@ -197,6 +197,64 @@ const char *check_graph(sum_rank *s, int n_launches)
     return why;
 }
 
+/* ---- gathers ---- */
+
+static const char *compare_gathered(sum_rank *s, int64_t count, uint32_t salt)
+{
+    int n = comm_size(s->g);
+
+    TRY(dev_get(s, s->want, s->out, (size_t)(count * n) * sizeof(float)));
+    TRY(comm_p2p_ops.poll(s->r));
+    for (int64_t i = 0; i < count * n; i++) {
+        float want = value((int)(i / count), i % count, salt);
+
+        if (memcmp(&want, &s->want[i], sizeof want) != 0)
+            return WRONG("rank %d/%d, gather of %lld: word %lld of rank %lld is %a, not %a",
+                         comm_rank(s->g), n, (long long)count, (long long)(i % count),
+                         (long long)(i / count), (double)s->want[i], (double)want);
+    }
+    return NULL;
+}
+
+static tp_status sum_and_gather(sum_rank *s, int64_t sum_count, int64_t count)
+{
+    TP_TRY(comm_p2p_ops.reduce(s->r, (int)(sum_count & 1), s->in, s->out, sum_count));
+    return comm_p2p_ops.gather(s->r, s->in, s->out, (size_t)count * sizeof(float));
+}
+
+const char *check_gathers(sum_rank *s, int n, uint32_t seed, int64_t count_max)
+{
+    kern_dev_graph *graph;
+    const char *why = NULL;
+
+    for (int i = 0; i < n && why == NULL; i++) {
+        uint32_t h = tp_mix32(seed + (uint32_t)i * 2654435761u);
+        int64_t count = 4 * (1 + (int64_t)(h % (i % 4 == 0 ? (uint32_t)(count_max / 4) : 500u)));
+
+        why = fill(s, count, h);
+        if (why == NULL && (h >> 8 & 3) == 0)
+            tp_sleep_us((int64_t)(tp_mix32(h ^ (uint32_t)comm_rank(s->g)) % 300));
+        if (why == NULL)
+            TRY(sum_and_gather(s, 1 + (int64_t)(tp_mix32(h) % 3000), count));
+        if (why == NULL)
+            why = compare_gathered(s, count, h);
+    }
+    if (why != NULL)
+        return why;
+    TRY(kern_dev_graph_begin(s->dev, s->stream));
+    TRY(sum_and_gather(s, 301, 1000));
+    TRY(kern_dev_graph_end(s->dev, s->stream, &graph));
+    for (uint32_t i = 0; i < 5 && why == NULL; i++) {
+        why = fill(s, 1000, i);
+        if (why == NULL)
+            TRY(kern_dev_graph_launch(s->dev, graph, s->stream));
+        if (why == NULL)
+            why = compare_gathered(s, 1000, i);
+    }
+    kern_dev_graph_destroy(s->dev, graph);
+    return why;
+}
+
 /* ---- fused ---- */
 
 static float read_out(const void *out, int64_t i, kern_dtype t)
@@ -376,6 +434,11 @@ const char *check_attached(sum_rank *s, const char *want)
         if (why != NULL)
             return why;
     }
+    if (comm_device_allgather_max(s->g) < 256 * 1024)
+        return WRONG("gathers of %zu bytes at most", comm_device_allgather_max(s->g));
+    TRY(comm_device_allgather(s->g, s->in, s->out, 16));
+    if (comm_device_allgather(s->g, s->in, s->out, 24) != TP_ERR_INVALID)
+        return WRONG("a gather of 24 bytes was taken");
     if (comm_device_fuses_norm(s->g, 3, 66) || comm_device_fuses_norm(s->g, 1 << 20, 64))
         return WRONG("no kernel sums and norms rows of 66, or so many");
     if (!comm_device_fuses_norm(s->g, 3, 64))

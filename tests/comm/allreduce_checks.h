@@ -29,6 +29,8 @@ void sum_rank_close(sum_rank *s);
 const char *check_sums(sum_rank *s, int n, uint32_t seed, int64_t count_max);
 /* A recorded graph with an odd number of sums, replayed between sums of other sizes. */
 const char *check_graph(sum_rank *s, int n_launches);
+/* n gathers of random sizes between sums, the last few recorded in a graph. */
+const char *check_gathers(sum_rank *s, int n, uint32_t seed, int64_t count_max);
 /* Sum, residual and RMSNorm in one kernel, against double precision. */
 const char *check_norm(sum_rank *s, int m, int dim, kern_dtype out_dtype);
 /* The last rank stays away: the others give up at the deadline and name it, and what is queued behind drains. */

@@ -141,6 +141,22 @@ static void test_graph(void **state)
     with_ranks(4, graph);
 }
 
+static const char *gathers(sum_rank *s)
+{
+    return check_gathers(s, 12, 7, SUM_COUNT_MAX / comm_size(s->g) - 3);
+}
+
+static void test_gathers(void **state)
+{
+    (void)state;
+    with_ranks(2, gathers);
+    with_ranks(3, gathers);
+    emu_set_schedule(EMU_SCHED_RANDOM, 9);
+    with_ranks(4, gathers);
+    with_ranks(8, gathers);
+    emu_set_schedule(EMU_SCHED_FORWARD, 0);
+}
+
 static const char *norm(sum_rank *s)
 {
     static const struct {
@@ -209,6 +225,9 @@ static const char *misuse(sum_rank *s)
     if (comm_p2p_one_shot(comm_p2p_get_team(s->r), s->in, s->out,
                           comm_p2p_one_shot_max(comm_size(s->g)) + 1, s->stream) != TP_ERR_INVALID)
         return "a sum beyond the areas was taken";
+    if (comm_p2p_gather(comm_p2p_get_team(s->r), s->in, s->out, 24, s->stream) != TP_ERR_INVALID ||
+        comm_p2p_gather(comm_p2p_get_team(s->r), s->in, s->out, 0, s->stream) != TP_ERR_INVALID)
+        return "a gather of half a vector was taken";
     if (comm_p2p_sum_norm(comm_p2p_get_team(s->r), s->in, &a, s->stream) != TP_ERR_INVALID)
         return "a row of 6 was taken";
     return NULL;
@@ -226,6 +245,8 @@ static const char *small_sums(sum_rank *s)
 {
     const char *why = check_sums(s, 8, 5, 2500);
 
+    if (why == NULL)
+        why = check_gathers(s, 4, 3, 2000);
     return why != NULL ? why : check_norm(s, 3, 64, KERN_DTYPE_BF16);
 }
 
@@ -262,7 +283,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(test_large_and_many), cmocka_unit_test(test_graph),
         cmocka_unit_test(test_norm),           cmocka_unit_test(test_late),
         cmocka_unit_test(test_abort),          cmocka_unit_test(test_attached),
-        cmocka_unit_test(test_misuse),
+        cmocka_unit_test(test_misuse),         cmocka_unit_test(test_gathers),
     };
     const struct CMUnitTest small[] = {cmocka_unit_test(test_small)};
 

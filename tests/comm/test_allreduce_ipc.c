@@ -58,6 +58,16 @@ static void test_graph(void **state)
     sum_rank_close(&s);
 }
 
+static void test_gathers(void **state)
+{
+    sum_rank s;
+
+    (void)state;
+    ok(sum_rank_open(&s, make("auto"), true, 60000));
+    ok(check_gathers(&s, 6, 5, 20000));
+    sum_rank_close(&s);
+}
+
 static void test_norm(void **state)
 {
     sum_rank s;
@@ -94,8 +104,9 @@ static void test_attached(void **state)
 static int run(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_sums), cmocka_unit_test(test_graph),    cmocka_unit_test(test_norm),
-        cmocka_unit_test(test_late), cmocka_unit_test(test_attached),
+        cmocka_unit_test(test_sums),     cmocka_unit_test(test_graph),
+        cmocka_unit_test(test_norm),     cmocka_unit_test(test_late),
+        cmocka_unit_test(test_attached), cmocka_unit_test(test_gathers),
     };
 
     if (comm_init(&g_world) != TP_OK || g_world.size != tp_mpi_test_size())
