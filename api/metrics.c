@@ -94,6 +94,8 @@ static void engine_metrics(writer *w, const rt_stats *s)
     counter(w, "prompt_tokens_cached_total", "Prompt tokens that were not computed.",
             s->prefix_hits);
     counter(w, "requests_cancelled_total", "Requests whose client went away.", s->cancelled);
+    counter(w, "steps_issued_ahead_total",
+            "Steps given to the device before the step before had been collected.", s->steps_ahead);
     success(w, s);
     histogram(w, "time_to_first_token_seconds", "Arrival to first token.", &s->ttft);
     histogram(w, "inter_token_latency_seconds", "Time between tokens of a sequence.",

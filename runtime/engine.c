@@ -51,6 +51,7 @@ static tp_status create_scheduler(rt_engine *e)
     rt_block_namer_init(&e->namer, s->block_tokens);
     TP_TRY(rt_sched_create(&e->sched, &so));
     TP_TRY(rt_plan_writer_init(&e->writer, e->plan_bytes_max, (uint32_t)s->max_num_seqs));
+    TP_TRY(rt_plan_writer_init(&e->order, sizeof(rt_plan_header), 1));
     return rt_pipe_init(&e->pipe, e->overlapped ? RT_PIPE_STEPS : 1, e->writer.cap, s->max_num_seqs,
                         s->max_num_batched_tokens + s->max_num_seqs);
 }
@@ -90,6 +91,7 @@ static tp_status create_compute(rt_engine *e, const rt_engine_options *opt)
                             .max_tokens = s->max_num_batched_tokens,
                             .block_tokens = s->block_tokens,
                             .n_blocks = s->n_blocks,
+                            .ahead = s->ahead,
                             .n_capture = s->n_capture};
     tp_status st = e->be->ops->kv_create(e->be, &kd, &e->kv);
 
@@ -211,6 +213,7 @@ void rt_engine_destroy(rt_engine *e)
     rt_watchdog_stop(e->watchdog);
     rt_pipe_release(&e->pipe);
     rt_plan_writer_release(&e->writer);
+    rt_plan_writer_release(&e->order);
     rt_sched_destroy(e->sched);
     rt_worker_destroy(e->worker);
     rt_model_destroy(e->model);

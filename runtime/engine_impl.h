@@ -43,6 +43,7 @@ struct rt_engine {
     rt_watchdog *watchdog; /* owned; NULL where nobody can hang: a single rank on a CPU */
     size_t plan_bytes_max;
     uint8_t *plan_buf; /* owned; ranks other than 0 */
+    uint64_t issued;   /* number of the step issued last */
     /* rank 0 */
     rt_tokenizer *tokenizer; /* owned */
     rt_template *template_;  /* owned; NULL = none */
@@ -55,6 +56,7 @@ struct rt_engine {
     pthread_mutex_t
         plan_lock; /* what follows, the scheduler, and the pipe's end where steps are planned */
     rt_plan_writer writer;
+    rt_plan_writer order; /* the engine thread's: RT_PLAN_COLLECT */
     rt_output output;
     rt_stats stats;
     rt_request *open; /* list of requests in progress */

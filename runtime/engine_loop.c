@@ -26,31 +26,32 @@
 
 /* ---- engine thread ---- */
 
-/* Executes a plan under the eyes of the watchdog. */
-static tp_status execute_plan(rt_engine *e, const uint8_t *plan, size_t bytes, bool *stop)
+/* Issues a plan.  The watchdog has its eyes on the oldest step under way. */
+static tp_status issue(rt_engine *e, const uint8_t *plan, size_t bytes, bool *stop)
 {
     rt_plan_header head = {0};
     tp_status st;
 
     memcpy(&head, plan, bytes < sizeof head ? bytes : sizeof head);
-    rt_watchdog_begin(e->watchdog, head.step);
-    st = rt_worker_execute(e->worker, plan, bytes, stop);
-    rt_watchdog_end(e->watchdog);
+    if (rt_worker_under_way(e->worker) == 0)
+        rt_watchdog_begin(e->watchdog, head.step);
+    e->issued = head.step;
+    st = rt_worker_issue(e->worker, plan, bytes, stop);
+    if (st != TP_OK)
+        rt_watchdog_end(e->watchdog);
     return st;
 }
 
-static tp_status execute(rt_engine *e, rt_step *s, bool *stop)
+/* Collects the oldest step under way. */
+static tp_status collect(rt_engine *e)
 {
-    const rt_step_result *results;
-    int n;
+    tp_status st = rt_worker_collect(e->worker);
 
-    TP_TRY(comm_ctl_send(e->group, s->plan, s->plan_bytes));
-    TP_TRY(execute_plan(e, s->plan, s->plan_bytes, stop));
-    results = rt_worker_results(e->worker, &n);
-    TP_ASSERT(n <= e->pipe.results_max);
-    memcpy(s->results, results, sizeof *results * (size_t)n);
-    s->n_results = n;
-    return TP_OK;
+    if (st == TP_OK && rt_worker_under_way(e->worker) > 0)
+        rt_watchdog_begin(e->watchdog, e->issued); /* which runs from now on */
+    else
+        rt_watchdog_end(e->watchdog);
+    return st;
 }
 
 /* Wakes whoever sleeps on the inbox: there is something to do besides what lies in it. */
@@ -75,6 +76,21 @@ static tp_status failure(const rt_engine *e)
     return (tp_status)atomic_load(&e->failed);
 }
 
+/* What rank 0 has sent.  Steps are collected exactly where rank 0 collects them. */
+static tp_status obey(rt_engine *e, size_t bytes, bool *stop)
+{
+    rt_plan_reader r;
+
+    TP_TRY(rt_plan_open_reader(&r, e->plan_buf, bytes));
+    if ((r.header.flags & RT_PLAN_COLLECT) == 0)
+        TP_TRY(issue(e, e->plan_buf, bytes, stop));
+    else if (rt_worker_under_way(e->worker) > 0)
+        TP_TRY(collect(e));
+    while (!rt_worker_has_room(e->worker) || (*stop && rt_worker_under_way(e->worker) > 0))
+        TP_TRY(collect(e));
+    return TP_OK;
+}
+
 static tp_status follow(rt_engine *e)
 {
     bool stop = false;
@@ -83,7 +99,7 @@ static tp_status follow(rt_engine *e)
     while (!stop) {
         TP_TRY(comm_ctl_recv(e->group, e->plan_buf, e->plan_bytes_max, &bytes, 0));
         tp_mem_forbid(true);
-        tp_status st = execute_plan(e, e->plan_buf, bytes, &stop);
+        tp_status st = obey(e, bytes, &stop);
         tp_mem_forbid(false);
         TP_TRY(st);
     }
@@ -123,6 +139,7 @@ static void deliver_done(rt_engine *e)
     const rt_step *s;
 
     while ((s = rt_pipe_done(&e->pipe)) != NULL) {
+        e->stats.steps_ahead += s->ahead && s->n_tokens > 0;
         rt_engine_deliver(e, s);
         rt_pipe_pop(&e->pipe);
     }
@@ -330,6 +347,18 @@ static rt_step *next_step(rt_engine *e)
     return rt_pipe_next(&e->pipe, true);
 }
 
+/* While a step is under way there is time for a round, be it somebody else's.  NULL: nothing can be planned. */
+static rt_step *next_step_ahead(rt_engine *e)
+{
+    rt_step *s = rt_pipe_next(&e->pipe, false);
+
+    if (s != NULL)
+        return s;
+    (void)lock_and_run_round(e, 1);
+    ring(e);
+    return rt_pipe_next(&e->pipe, false);
+}
+
 static rt_step *next_step_in_turn(rt_engine *e)
 {
     int64_t look_ns = lock_and_run_round(e, 1);
@@ -342,22 +371,69 @@ static rt_step *next_step_in_turn(rt_engine *e)
     return s;
 }
 
+static tp_status issue_step(rt_engine *e, rt_step *s, bool *stop)
+{
+    TP_TRY(comm_ctl_send(e->group, s->plan, s->plan_bytes));
+    s->ahead = rt_worker_under_way(e->worker) > 0;
+    return issue(e, s->plan, s->plan_bytes, stop);
+}
+
+static tp_status collect_step(rt_engine *e)
+{
+    rt_step *s = rt_pipe_taken(&e->pipe);
+    const rt_step_result *results;
+    int n;
+
+    TP_TRY(collect(e));
+    results = rt_worker_results(e->worker, &n);
+    TP_ASSERT(n <= e->pipe.results_max);
+    memcpy(s->results, results, sizeof *results * (size_t)n);
+    s->n_results = n;
+    rt_pipe_finish(&e->pipe);
+    return TP_OK;
+}
+
+/* The others hold back the step under way, since another might follow.  None does. */
+static tp_status tell_to_collect(rt_engine *e)
+{
+    const uint8_t *order;
+    size_t bytes;
+
+    rt_plan_begin(&e->order, e->issued, RT_PLAN_COLLECT);
+    order = rt_plan_finish(&e->order, &bytes);
+    return comm_ctl_send(e->group, order, bytes);
+}
+
+/* s: the step to issue; NULL: the one under way is to be collected. */
+static tp_status execute(rt_engine *e, rt_step *s, bool *stop)
+{
+    if (s != NULL) {
+        TP_TRY(issue_step(e, s, stop));
+    } else {
+        TP_TRY(tell_to_collect(e));
+        TP_TRY(collect_step(e));
+    }
+    while (!rt_worker_has_room(e->worker) || (*stop && rt_worker_under_way(e->worker) > 0))
+        TP_TRY(collect_step(e));
+    return TP_OK;
+}
+
 static tp_status execute_all(rt_engine *e)
 {
     bool stop = false;
 
     while (!stop) {
-        rt_step *s = e->overlapped ? next_step(e) : next_step_in_turn(e);
+        rt_step *s = rt_worker_under_way(e->worker) > 0 ? next_step_ahead(e)
+                     : e->overlapped                    ? next_step(e)
+                                                        : next_step_in_turn(e);
         tp_status st;
 
-        if (s == NULL)
+        if (s == NULL && (failure(e) != TP_OK || rt_worker_under_way(e->worker) == 0))
             return failure(e);
         tp_mem_forbid(true);
         st = execute(e, s, &stop);
         tp_mem_forbid(false);
-        if (st == TP_OK)
-            rt_pipe_finish(&e->pipe);
-        else
+        if (st != TP_OK)
             set_failure(e, st);
         if (e->overlapped)
             ring(e);

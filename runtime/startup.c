@@ -134,6 +134,7 @@ static tp_status decide(rt_settled *s, const rt_engine_options *opt, const kern_
         s->max_queued_reqs = 4 * s->max_num_seqs > 256 ? 4 * s->max_num_seqs : 256;
     s->max_queued_tokens = opt->max_num_queued_tokens;
     s->dummy_weights = opt->dummy_weights;
+    s->ahead = !opt->sync_scheduling;
     TP_TRY(settle_capture(s, opt));
     if (s->block_tokens % 16 != 0)
         return TP_FAIL(TP_ERR_INVALID, "--block-size %d: expected a multiple of 16",

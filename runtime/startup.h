@@ -22,6 +22,7 @@ typedef struct rt_settled {
     int max_queued_reqs;
     int64_t max_queued_tokens;
     bool dummy_weights;
+    bool ahead;    /* steps may be issued ahead of results */
     int n_capture; /* decode steps that get a graph, as in rt_worker_options */
     int capture[RT_CAPTURE_MAX];
     int32_t n_blocks; /* after rt_settle_memory */

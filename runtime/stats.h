@@ -24,6 +24,7 @@ typedef struct rt_stats {
     int32_t blocks_used, blocks_total;
     /* counters */
     uint64_t prompt_tokens, generation_tokens, preemptions, steps;
+    uint64_t steps_ahead; /* issued to the device before the step before had been collected */
     uint64_t finished_stop, finished_length, finished_abort, finished_error; /* choices */
     uint64_t cancelled;                   /* requests whose reader left */
     uint64_t prefix_queries, prefix_hits; /* tokens */

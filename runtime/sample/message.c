@@ -3,6 +3,7 @@
 #include "runtime/sample/message.h"
 
 #include <math.h>
+#include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -23,6 +24,13 @@ bool rt_row_needs_mass(const rt_slot_params *p)
     return p->top_p < 1 && p->top_k <= 0 && p->min_p <= 0;
 }
 
+rt_row_kind rt_row_kind_of(const rt_slot_params *p)
+{
+    if (p->temperature <= 0 || p->top_k == 1)
+        return RT_ROW_GREEDY;
+    return p->top_k > 0 || p->top_p < 1 || p->min_p > 0 ? RT_ROW_FILTERED : RT_ROW_PLAIN;
+}
+
 /* ---- what is asked, and where it lies ---- */
 
 static void add_row(rt_row_set *set, int i)
@@ -41,14 +49,14 @@ static void classify(const rt_sample_row *rows, int n, rt_message *m)
             continue;
         if (rt_row_is_adjusted(&rows[i]))
             add_row(&m->adjusted, i);
-        if (p->temperature <= 0 || p->top_k == 1) {
-            add_row(&m->greedy, i);
-        } else if (p->top_k > 0 || p->top_p < 1 || p->min_p > 0) {
+        switch (rt_row_kind_of(p)) {
+        case RT_ROW_GREEDY: add_row(&m->greedy, i); break;
+        case RT_ROW_PLAIN: add_row(&m->plain, i); break;
+        case RT_ROW_FILTERED:
             add_row(&m->filtered, i);
             if (rt_row_needs_mass(p))
                 add_row(&m->masses, i);
-        } else {
-            add_row(&m->plain, i);
+            break;
         }
     }
 }
@@ -78,18 +86,34 @@ static void place(const rt_sampler *s, rt_message *m)
     m->raw_stats = section(m, m->raw.n, stats_bytes(s));
     m->targets = section(m, m->raw.n, sizeof(float));
     m->greedy_best = section(m, m->greedy.n, best_bytes(1));
-    m->filtered_best = section(m, m->filtered.n, best_bytes(RT_CANDIDATES));
+    m->filtered_best = section(m, m->filtered.n, best_bytes(m->k));
     m->masses_stats = section(m, m->masses.n, stats_bytes(s));
     m->plain_stats = section(m, m->plain.n, stats_bytes(s));
 }
 
 size_t rt_message_bytes_max(const rt_sampler *s)
 {
-    rt_message m = {0};
+    rt_message m = {.k = RT_CANDIDATES};
 
     m.raw.n = m.filtered.n = m.masses.n = RT_LOGIT_ROWS_MAX; /* other kinds of draws are shorter */
     place(s, &m);
     return m.bytes + 2 * SECTION_ALIGN;
+}
+
+size_t rt_message_bytes_drawn(const rt_sampler *s)
+{
+    size_t best = best_bytes(RT_CANDIDATES), stats = stats_bytes(s);
+
+    return RT_LOGIT_ROWS_MAX * (best > stats ? best : stats) + 3 * SECTION_ALIGN;
+}
+
+void rt_message_plan(const rt_sampler *s, const rt_sample_row *rows, int n, int k, rt_message *m)
+{
+    memset(m, 0, sizeof *m);
+    m->k = k;
+    classify(rows, n, m);
+    place(s, m);
+    TP_ASSERT(m->bytes <= s->message_bytes);
 }
 
 /* ---- inputs ---- */
@@ -149,7 +173,9 @@ static tp_status put_inputs(rt_sampler *s, int64_t ld, const rt_sample_row *rows
     fill_stats(in->plain, rows, &m->plain, false);
     for (int i = 0; i < m->adjusted.n; i++)
         in->adjust[i] = adjust_row(&rows[m->adjusted.at[i]], m->adjusted.at[i]);
-    return s->be->ops->put(s->be, s->in_there, in, sizeof *in);
+    return s->be->ops->put(s->be, s->in_there, in,
+                           offsetof(rt_sample_in, adjust) +
+                               (size_t)m->adjusted.n * sizeof *in->adjust);
 }
 
 /* ---- operations ---- */
@@ -218,24 +244,27 @@ static tp_status gather(rt_sampler *s, size_t bytes)
     return comm_allgather(s->group, s->send, s->recv, bytes);
 }
 
-tp_status rt_message_exchange(rt_sampler *s, float *logits, int64_t ld, const rt_sample_row *rows,
-                              int n, rt_message *m)
+tp_status rt_message_find(rt_sampler *s, float *logits, int64_t ld, const rt_sample_row *rows,
+                          const rt_message *m)
 {
     const rt_sample_in *in = s->in_there;
 
-    memset(m, 0, sizeof *m);
-    classify(rows, n, m);
-    place(s, m);
-    TP_ASSERT(m->bytes <= s->message_bytes);
     TP_TRY(put_inputs(s, ld, rows, m));
     TP_TRY(find_best(s, logits, ld, in->raw, m->raw.n, RT_LOGPROBS_MAX, m->raw_best));
     TP_TRY(find_stats(s, logits, ld, in->raw_stats, m->raw.n, m->raw_stats));
     TP_TRY(find_words(s, logits, m->raw.n, m->targets));
     TP_TRY(adjust(s, logits, ld, m->adjusted.n));
     TP_TRY(find_best(s, logits, ld, in->greedy, m->greedy.n, 1, m->greedy_best));
-    TP_TRY(find_best(s, logits, ld, in->filtered, m->filtered.n, RT_CANDIDATES, m->filtered_best));
+    TP_TRY(find_best(s, logits, ld, in->filtered, m->filtered.n, m->k, m->filtered_best));
     TP_TRY(find_stats(s, logits, ld, in->masses, m->masses.n, m->masses_stats));
-    TP_TRY(find_stats(s, logits, ld, in->plain, m->plain.n, m->plain_stats));
+    return find_stats(s, logits, ld, in->plain, m->plain.n, m->plain_stats);
+}
+
+tp_status rt_message_exchange(rt_sampler *s, float *logits, int64_t ld, const rt_sample_row *rows,
+                              int n, rt_message *m)
+{
+    rt_message_plan(s, rows, n, RT_CANDIDATES, m);
+    TP_TRY(rt_message_find(s, logits, ld, rows, m));
     return gather(s, m->bytes);
 }
 

@@ -61,6 +61,13 @@ static void place_there(rt_sampler *s, rt_slab *slab)
     s->chunk_scratch =
         rt_slab_take(slab, (int64_t)s->be->n_threads * s->chunk_tokens, sizeof(float));
     s->adjust_scratch = rt_slab_take(slab, s->n_local, sizeof(int32_t));
+    if (s->be->device) {
+        s->ranks_there = rt_slab_take(slab, s->n_ranks, sizeof *s->ranks_there);
+        s->logit_there = rt_slab_take(slab, RT_LOGIT_ROWS_MAX, sizeof *s->logit_there);
+        s->gathered = s->n_ranks == 1
+                          ? s->out
+                          : rt_slab_take(slab, (int64_t)s->gathered_bytes, (size_t)s->n_ranks);
+    }
 }
 
 static tp_status allocate_there(rt_sampler *s)
@@ -80,6 +87,7 @@ static tp_status allocate(rt_sampler *s)
     bool device = s->be->device;
 
     s->message_bytes = rt_message_bytes_max(s);
+    s->gathered_bytes = rt_message_bytes_drawn(s);
     TP_TRY(allocate_there(s));
     s->in = device ? tp_calloc(1, sizeof *s->in) : s->in_there;
     s->send = device ? tp_calloc(1, s->message_bytes) : s->out;
@@ -123,6 +131,7 @@ tp_status rt_sampler_create(rt_sampler **out, const rt_config *c, const rt_shard
     }
     TP_TRY_GOTO(st, describe_ranks(s, c), fail);
     TP_TRY_GOTO(st, allocate(s), fail);
+    TP_TRY_GOTO(st, rt_sampler_prepare_draws(s), fail);
     *out = s;
     return TP_OK;
 fail:
@@ -159,6 +168,7 @@ static rt_sampler shape_of(const rt_config *c, const rt_shard *sh, kern_backend 
     s.n_chunks_max = s.n_chunks;
     s.n_local_max = s.n_local;
     s.message_bytes = rt_message_bytes_max(&s);
+    s.gathered_bytes = rt_message_bytes_drawn(&s);
     return s;
 }
 

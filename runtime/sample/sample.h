@@ -6,6 +6,9 @@
  * way, and random numbers are a function of (seed, position).  Where candidates do not decide (a wide nucleus), the
  * ranks gather the whole row: sampling is exact always.
  *
+ * Where the ranks' devices can gather among themselves, rows whose candidates decide for certain are drawn there, by the
+ * same arithmetic, and the tokens go straight into the histories: rt_sampler_issue() waits for nothing.
+ *
  * Logprobs are those of the raw distribution: before bias, penalties, masks and temperature.
  * Threads: engine thread; collective (all ranks call with the same rows).  No allocation after create.
  */
@@ -54,5 +57,23 @@ int64_t rt_sampler_host_bytes(const rt_config *c, const rt_shard *s, const kern_
  * ld]: what rt_model_logits() makes of them, which is overwritten. */
 TP_MUST_USE tp_status rt_sampler_run(rt_sampler *s, rt_model *m, const int32_t *index,
                                      float *logits, int64_t ld, rt_sample_row *rows, int n);
+
+/* ---- drawing on the device ---- */
+
+/* Whether there is such a thing here.  The same on all ranks. */
+bool rt_sampler_draws(const rt_sampler *s);
+/* Whether the device decides every draw of a sequence that samples like this, whatever the logits: nothing is told about
+ * probabilities, and no filter can reach beyond the candidates. */
+bool rt_sampler_closes(const rt_sampler *s, const rt_slot_params *p);
+
+typedef struct rt_sample_there {
+    int32_t *token;       /* [n]; memory of the backend */
+    int32_t *words;       /* memory of the backend */
+    const int32_t *where; /* [n] which of the words the token becomes; -1 = none */
+} rt_sample_there;
+
+/* As rt_sampler_run(), for rows that are closed.  Enqueues and returns; what could not be drawn is KERN_DRAW_NONE. */
+TP_MUST_USE tp_status rt_sampler_issue(rt_sampler *s, float *logits, int64_t ld,
+                                       const rt_sample_row *rows, int n, const rt_sample_there *to);
 
 #endif

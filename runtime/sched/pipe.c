@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* pipe.c - three counters over a ring: pushed >= finished >= popped, at most n_steps apart.
+/* pipe.c - four counters over a ring: pushed >= taken >= finished >= popped, at most n_steps apart.
  *
  * The executor sleeps under the lock; in a busy engine it finds its next step there before it has finished the last.
  */
@@ -90,7 +90,7 @@ void rt_pipe_pop(rt_pipe *p)
 
 rt_step *rt_pipe_next(rt_pipe *p, bool wait)
 {
-    uint64_t at = finished(p);
+    uint64_t at = p->n_taken;
     bool there;
 
     pthread_mutex_lock(&p->lock);
@@ -98,6 +98,7 @@ rt_step *rt_pipe_next(rt_pipe *p, bool wait)
         pthread_cond_wait(&p->work, &p->lock);
     there = p->n_pushed > at && !p->closed;
     pthread_mutex_unlock(&p->lock);
+    p->n_taken += there;
     return there ? &p->steps[at % (uint64_t)p->n_steps] : NULL;
 }
 
@@ -109,7 +110,16 @@ void rt_pipe_close(rt_pipe *p)
     pthread_cond_signal(&p->work);
 }
 
+rt_step *rt_pipe_taken(rt_pipe *p)
+{
+    uint64_t at = finished(p);
+
+    TP_ASSERT(p->n_taken > at);
+    return &p->steps[at % (uint64_t)p->n_steps];
+}
+
 void rt_pipe_finish(rt_pipe *p)
 {
+    TP_ASSERT(p->n_taken > finished(p));
     atomic_fetch_add_explicit(&p->n_finished, 1, memory_order_release);
 }

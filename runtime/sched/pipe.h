@@ -4,7 +4,8 @@
  * A ring of two: while one step runs, the next one waits for it, and there is none beyond, so that a new request never
  * stands behind more than one step that was planned without it.  A step belongs to one side at a time:
  *   scheduler   room -> (fill) -> push                       done -> (read results) -> pop
- *   executor                        next -> (execute) -> finish
+ *   executor                        next -> (execute) -> finish            several may be taken before the first is
+ *                                                                          finished; they are, in their order
  * The scheduler's side is for whoever holds the engine's plan lock, the executor too.  Waking the scheduler after
  * finish() is the caller's part: it sleeps for other things as well.
  */
@@ -29,6 +30,7 @@ typedef struct rt_step {
     int n_seqs;
     rt_step_result *results; /* owned; [results_max] */
     int n_results;
+    bool ahead; /* issued before the step before it was collected */
 } rt_step;
 
 typedef struct rt_pipe {
@@ -42,6 +44,7 @@ typedef struct rt_pipe {
     uint64_t n_pushed;        /* written by the scheduler under lock */
     atomic_ullong n_finished; /* written by the executor */
     uint64_t n_popped;        /* scheduler */
+    uint64_t n_taken;         /* executor */
 } rt_pipe;
 
 /* p is zeroed.  n_steps 1: a step is planned only when the one before is done. */
@@ -61,12 +64,14 @@ const rt_step *rt_pipe_oldest(const rt_pipe *p);
 void rt_pipe_pop(rt_pipe *p); /* the oldest, which is done, or never will be after a failure */
 
 /* ---- executor ---- */
-/* The step to execute.  When there is none: sleeps until there is, or yields NULL unless told to wait.  NULL, too, once
- * the pipe is closed. */
+/* Takes the next step to execute.  When there is none: sleeps until there is, or yields NULL unless told to wait.  NULL,
+ * too, once the pipe is closed. */
 rt_step *rt_pipe_next(rt_pipe *p, bool wait);
 /* No step will be executed any more: ends the executor's sleep.  Any thread. */
 void rt_pipe_close(rt_pipe *p);
-/* The step that next() gave has its results. */
+/* The oldest that was taken and is not finished; there must be one. */
+rt_step *rt_pipe_taken(rt_pipe *p);
+/* It has its results. */
 void rt_pipe_finish(rt_pipe *p);
 
 #endif

@@ -24,7 +24,8 @@
 #define RT_PLAN_VERSION 3
 
 typedef enum rt_plan_flags {
-    RT_PLAN_STOP = 1 /* the last plan: ranks leave their loop */
+    RT_PLAN_STOP = 1,   /* the last plan: ranks leave their loop */
+    RT_PLAN_COLLECT = 2 /* no step: none follows for now, so the one under way is to be collected */
 } rt_plan_flags;
 
 typedef struct rt_plan_header {

@@ -2,46 +2,42 @@
 /* worker.c - plan in, forward pass, sampling, results out.
  *
  * Within a step: slots close, blocks are copied, slots open, the sequences' new tokens are laid out in one batch, the
- * model runs once, and the rows that were asked for are sampled in blocks of RT_LOGIT_ROWS_MAX.
+ * model runs once, and the rows that were asked for are sampled in blocks of RT_LOGIT_ROWS_MAX (worker_rows.c).
  *
  * A prompt goes to the backend when its slot opens.  Everything else that a step reads is written into one step
- * buffer, which goes over in one copy: single words that changed (tokens drawn in the step before, new blocks), which
- * kern_scatter then puts in their places; and the batch, whose token ids kern_take picks out of the histories.  So a
- * drawn token reaches the backend with the next step.  Where the backend's memory is the host's, the step buffer is
- * written in place.
+ * buffer, which goes over in one copy: single words that changed (new blocks, tokens that the host has drawn), which
+ * kern_scatter then puts in their places; and the batch, whose token ids kern_take picks out of the histories.  Where the
+ * backend's memory is the host's, the step buffer is written in place.
+ *
+ * Two halves.  Issuing hands everything to the backend; collecting waits for it.  A step is closed when its device draws
+ * all of its tokens for certain: they are in the histories for whatever comes behind, so the next step may be issued
+ * before this one is collected.  Of a step that is not, the host samples when it is collected, and nothing is issued in
+ * between.  Which steps are closed follows from plans alone, so all ranks go the same way.
  */
 #include <string.h>
 
 #include "runtime/sched/worker_impl.h"
 
-const rt_step_result *rt_worker_results(const rt_worker *w, int *n)
-{
-    *n = w->n_results;
-    return w->results;
-}
-
 /* ---- updates ---- */
 
-/* Index of a word of the slots' memory. */
-static int32_t word_at(const rt_worker *w, const int32_t *p)
+int32_t rt_worker_word(const rt_worker *w, const int32_t *p)
 {
     return (int32_t)(p - w->words.history);
 }
 
-/* A word that is to change before the next forward pass. */
-static void update(rt_worker *w, const int32_t *where, int32_t value)
+void rt_worker_update(rt_worker *w, const int32_t *where, int32_t value)
 {
     const rt_step_in *here = &w->few.here;
 
     TP_ASSERT(w->n_updates < rt_worker_updates_max(&w->opt));
-    here->update_at[w->n_updates] = word_at(w, where);
+    here->update_at[w->n_updates] = rt_worker_word(w, where);
     here->update[w->n_updates++] = value;
 }
 
 /* What waits for a slot that closed must not hit the one that opens in its place. */
 static void drop_updates(rt_worker *w, const rt_slot *s)
 {
-    int32_t first = word_at(w, s->history), end = first + (int32_t)w->opt.max_model_len;
+    int32_t first = rt_worker_word(w, s->history), end = first + (int32_t)w->opt.max_model_len;
     int kept = 0;
 
     for (int i = 0; i < w->n_updates; i++) {
@@ -105,6 +101,7 @@ static tp_status open_slot(rt_worker *w, const rt_plan_open_view *v)
     s->n_allowed = h->n_allowed;
     s->n_forbidden = h->n_forbidden;
     s->has_allowed = h->has_allowed != 0;
+    s->closed = rt_sampler_closes(w->sampler, &h->params);
     if (h->params.n_prompt_logprobs >= 0)
         memcpy(s->prompt_here, v->prompt, sizeof *s->prompt_here * (size_t)h->n_prompt);
     TP_TRY(put(w, s->history, v->prompt, h->n_prompt));
@@ -129,12 +126,11 @@ static tp_status extend_table(rt_worker *w, rt_slot *s, const rt_plan_seq *q, co
     s->n_table = q->table_keep + q->n_blocks;
     if (q->n_blocks != 1)
         return put(w, s->table + q->table_keep, blocks, q->n_blocks);
-    update(w, s->table + q->table_keep, blocks[0]);
+    rt_worker_update(w, s->table + q->table_keep, blocks[0]);
     return TP_OK;
 }
 
-/* Whether the row of position q->start + i is to be looked up: the logprob of the prompt token behind it. */
-static bool is_target(const rt_slot *s, const rt_plan_seq *q, int32_t i)
+bool rt_worker_is_target(const rt_slot *s, const rt_plan_seq *q, int32_t i)
 {
     return q->start + i >= q->lp_start && q->start + i + 1 < s->n_prompt &&
            s->params.n_prompt_logprobs >= 0;
@@ -156,6 +152,7 @@ static void add_seq(rt_worker *w, const kern_attn_seq *seq, int n_seqs)
 static tp_status add_tokens(rt_worker *w, const rt_plan_seq *q, const int32_t *blocks, int n_seqs)
 {
     int32_t end, block_tokens = w->opt.block_tokens;
+    bool sampled = (q->flags & RT_SEQ_SAMPLE) != 0;
     const rt_step_in *here = &w->step->here;
     kern_attn_seq seq;
     rt_slot *s;
@@ -177,12 +174,16 @@ static tp_status add_tokens(rt_worker *w, const rt_plan_seq *q, const int32_t *b
                           .ctx = end,
                           .table = (int32_t)(s->table - w->words.tables)};
     add_seq(w, &seq, n_seqs);
+    w->closed &= !sampled || s->closed;
     for (int32_t p = q->start; p < end; p++, w->n_tok++) {
-        here->take[w->n_tok] = word_at(w, s->history + p);
+        bool target = rt_worker_is_target(s, q, p - q->start);
+
+        w->closed &= !target;
+        here->take[w->n_tok] = rt_worker_word(w, s->history + p);
         here->pos[w->n_tok] = p;
         here->kv_index[w->n_tok] =
             s->table_here[p / block_tokens] * block_tokens + p % block_tokens;
-        if (is_target(s, q, p - q->start) || (p + 1 == end && (q->flags & RT_SEQ_SAMPLE) != 0))
+        if (target || (p + 1 == end && sampled))
             here->rows[w->n_wanted++] = w->n_tok;
     }
     return TP_OK;
@@ -224,85 +225,6 @@ static tp_status send_step(rt_worker *w)
                                                     .in = there->update,
                                                     .idx = there->update_at,
                                                     .n = n_updates});
-}
-
-/* ---- sampling ---- */
-
-/* Samples the rows that wait, appends drawn tokens to their slots, and records the results. */
-static tp_status flush_rows(rt_worker *w)
-{
-    const int32_t *index = w->step->there.rows + w->n_flushed;
-
-    if (w->n_rows == 0)
-        return TP_OK;
-    if (w->logits == NULL)
-        TP_TRY(rt_model_logits(w->model, index, w->n_rows, &w->logits, &w->logits_ld));
-    TP_TRY(
-        rt_sampler_run(w->sampler, w->model, index, w->logits, w->logits_ld, w->rows, w->n_rows));
-    w->logits = NULL;
-    for (int i = 0; i < w->n_rows; i++) {
-        const rt_sample_row *r = &w->rows[i];
-        rt_slot *s = &w->slots[w->row_slot[i]];
-        rt_step_result *res = &w->results[w->n_results++];
-
-        res->slot = w->row_slot[i];
-        res->is_prompt = r->target >= 0;
-        res->token = r->token;
-        res->logprob = r->logprob;
-        res->n_top = r->n_top;
-        memcpy(res->top, r->top, sizeof *r->top * (size_t)r->n_top);
-        /* Something stands in for a token that could not be drawn: the next step, already planned, counts on it. */
-        if (!res->is_prompt && s->n_history < w->opt.max_model_len)
-            update(w, s->history + s->n_history++, r->token >= 0 ? r->token : 0);
-    }
-    w->n_flushed += w->n_rows;
-    w->n_rows = 0;
-    return TP_OK;
-}
-
-static tp_status want_row(rt_worker *w, int32_t slot_index, const rt_sample_row *row)
-{
-    w->rows[w->n_rows] = *row;
-    w->row_slot[w->n_rows++] = slot_index;
-    return w->n_rows == RT_LOGIT_ROWS_MAX ? flush_rows(w) : TP_OK;
-}
-
-static rt_sample_row sampled_row(const rt_slot *s)
-{
-    int32_t generated = s->n_history - s->n_prompt;
-
-    return (rt_sample_row){.params = &s->params,
-                           .history = s->history,
-                           .n_prompt = s->n_prompt,
-                           .n_history = s->n_history,
-                           .bias_ids = s->bias_ids,
-                           .bias = s->bias,
-                           .n_bias = s->n_bias,
-                           .allowed = s->allowed,
-                           .n_allowed = s->n_allowed,
-                           .has_allowed = s->has_allowed,
-                           .forbidden = s->forbidden,
-                           .n_forbidden = generated < s->params.min_tokens ? s->n_forbidden : 0,
-                           .target = -1,
-                           .n_logprobs = s->params.n_logprobs};
-}
-
-/* The rows that add_tokens() has listed, in the same order. */
-static tp_status sample_seq(rt_worker *w, const rt_plan_seq *q)
-{
-    rt_slot *s = &w->slots[q->slot];
-    rt_sample_row r = {.params = &s->params, .n_logprobs = s->params.n_prompt_logprobs};
-
-    for (int32_t i = 0; i < q->n_new; i++) {
-        if (!is_target(s, q, i))
-            continue;
-        r.target = s->prompt_here[q->start + i + 1];
-        TP_TRY(want_row(w, q->slot, &r));
-    }
-    if ((q->flags & RT_SEQ_SAMPLE) == 0)
-        return TP_OK;
-    r = sampled_row(s);
-    return want_row(w, q->slot, &r);
 }
 
 /* ---- one step ---- */
@@ -352,30 +274,74 @@ static tp_status forward(rt_worker *w)
                                         .block_tables = w->words.tables});
 }
 
-tp_status rt_worker_execute(rt_worker *w, const void *plan, size_t bytes, bool *stop)
-{
-    rt_plan_reader r, sampling;
-    const int32_t *blocks;
-    rt_plan_seq q;
+/* ---- under way ---- */
 
+static rt_flight *flight(rt_worker *w, uint64_t step)
+{
+    return &w->flights[step % RT_WORKER_STEPS];
+}
+
+int rt_worker_under_way(const rt_worker *w)
+{
+    return (int)(w->n_issued - w->n_collected);
+}
+
+bool rt_worker_has_room(const rt_worker *w)
+{
+    int n = rt_worker_under_way(w);
+
+    return n == 0 || (w->opt.ahead && n < RT_WORKER_STEPS &&
+                      w->flights[(w->n_issued - 1) % RT_WORKER_STEPS].closed);
+}
+
+tp_status rt_worker_issue(rt_worker *w, const void *plan, size_t bytes, bool *stop)
+{
+    rt_flight *f = flight(w, w->n_issued);
+    rt_plan_reader r;
+
+    TP_ASSERT(rt_worker_has_room(w));
     w->n_tok = w->n_seqs = w->n_decode = w->max_rows = w->max_ctx = 0;
-    w->n_rows = w->n_wanted = w->n_flushed = w->n_results = 0;
+    w->n_rows = w->n_wanted = w->n_flushed = 0;
     w->logits = NULL;
+    w->closed = rt_sampler_draws(w->sampler);
     TP_TRY(rt_plan_open_reader(&r, plan, bytes));
     *stop = (r.header.flags & RT_PLAN_STOP) != 0;
     TP_TRY(apply_slots(w, &r));
     TP_TRY(choose_layout(w, r));
-    sampling = r;
+    f->seqs = r;
+    f->n_rows = 0;
     for (uint32_t i = 0; i < r.header.n_seq; i++) {
+        const int32_t *blocks;
+        rt_plan_seq q;
+
         TP_TRY(rt_plan_read_seq(&r, &q, &blocks));
         TP_TRY(add_tokens(w, &q, blocks, (int)r.header.n_seq));
     }
-    if (w->n_tok == 0)
-        return TP_OK;
-    TP_TRY(forward(w));
-    for (uint32_t i = 0; i < r.header.n_seq; i++) {
-        TP_TRY(rt_plan_read_seq(&sampling, &q, &blocks));
-        TP_TRY(sample_seq(w, &q));
-    }
-    return flush_rows(w);
+    f->closed = w->closed;
+    if (w->n_tok > 0)
+        TP_TRY(forward(w));
+    if (f->closed)
+        TP_TRY(rt_worker_draw(w, f, (int)(w->n_issued % RT_WORKER_STEPS)));
+    w->n_issued++;
+    return TP_OK;
+}
+
+tp_status rt_worker_collect(rt_worker *w)
+{
+    rt_flight *f = flight(w, w->n_collected);
+
+    TP_ASSERT(rt_worker_under_way(w) > 0);
+    w->n_results = 0;
+    if (f->closed)
+        TP_TRY(rt_worker_fetch(w, f, (int)(w->n_collected % RT_WORKER_STEPS)));
+    else
+        TP_TRY(rt_worker_sample(w, f));
+    w->n_collected++;
+    return TP_OK;
+}
+
+const rt_step_result *rt_worker_results(const rt_worker *w, int *n)
+{
+    *n = w->n_results;
+    return w->results;
 }

@@ -19,7 +19,8 @@
 
 typedef struct rt_worker rt_worker;
 
-#define RT_CAPTURE_MAX 32 /* sizes of decode steps that get a graph */
+#define RT_CAPTURE_MAX  32 /* sizes of decode steps that get a graph */
+#define RT_WORKER_STEPS 2  /* under way at most */
 
 typedef struct rt_worker_options {
     int n_slots;
@@ -27,6 +28,7 @@ typedef struct rt_worker_options {
     int max_tokens; /* per step */
     int block_tokens;
     int32_t n_blocks;
+    bool ahead;                  /* a step may be issued before the one before is collected */
     int n_capture;               /* 0: no graphs */
     int capture[RT_CAPTURE_MAX]; /* numbers of sequences, ascending; at most n_slots */
 } rt_worker_options;
@@ -52,9 +54,15 @@ void rt_worker_destroy(rt_worker *w);
 /* Records decode steps, where the backend has graphs.  Collective, before the first plan. */
 TP_MUST_USE tp_status rt_worker_capture(rt_worker *w);
 
-/* Executes one plan.  *stop: it was the last. */
-TP_MUST_USE tp_status rt_worker_execute(rt_worker *w, const void *plan, size_t bytes, bool *stop);
-/* Of the last plan; valid until the next. */
+/* A step is executed in two halves.  issue: hands a plan to the backend; on CPU that is the forward pass itself.
+ * collect: waits for the oldest step under way and samples what its device has not drawn.  has_room: another step may be
+ * issued before a step is collected; the answer is the same on all ranks that have issued and collected the same.
+ * A plan's bytes must stay until there is room again.  *stop: it was the last. */
+bool rt_worker_has_room(const rt_worker *w);
+int rt_worker_under_way(const rt_worker *w);
+TP_MUST_USE tp_status rt_worker_issue(rt_worker *w, const void *plan, size_t bytes, bool *stop);
+TP_MUST_USE tp_status rt_worker_collect(rt_worker *w);
+/* Of the step collected last; valid until the next is. */
 const rt_step_result *rt_worker_results(const rt_worker *w, int *n);
 
 #endif

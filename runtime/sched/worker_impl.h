@@ -29,6 +29,7 @@ typedef struct rt_slot {
     int32_t n_prompt, n_history, n_table;
     int32_t n_bias, n_allowed, n_forbidden;
     bool has_allowed;
+    bool closed; /* the device decides what is drawn for it */
 } rt_slot;
 
 /* The slots' memory of the backend: words, so that one kern_scatter reaches all of it. */
@@ -57,6 +58,14 @@ typedef struct rt_step_layout {
     int tokens; /* at most */
 } rt_step_layout;
 
+/* A step that was issued and not collected. */
+typedef struct rt_flight {
+    bool closed;
+    rt_plan_reader seqs; /* the plan's sequences; of a closed step the plan may be gone */
+    int32_t *row_slot;   /* owned; [n_slots] whose tokens the device draws, in plan order */
+    int n_rows;
+} rt_flight;
+
 struct rt_worker {
     rt_worker_options opt;
     rt_model *model;                     /* borrowed */
@@ -68,22 +77,29 @@ struct rt_worker {
     int32_t blocks_max;                  /* table entries per slot */
     rt_slot *slots;                      /* owned; [n_slots] */
     int32_t *tables_here, *prompts_here; /* owned; [n_slots, ..] */
-    void *memory;                        /* owned; of the backend: words, step, ids */
+    void *memory;                        /* owned; of the backend: words, step, ids, tokens */
     rt_words words;
     char *step_there; /* step buffer */
     int32_t *ids;     /* [max_tokens]; of the backend */
+    int32_t *tokens;  /* [n_slots]; of the backend: drawn there */
     char *step_here;  /* owned on a device; else step_there */
     rt_step_layout few, many;
     /* the batch of one step */
     const rt_step_layout *step;
-    int n_updates; /* already there for the next step: the tokens that were drawn */
+    int n_updates; /* already there for the next step: tokens that the host has drawn */
+    bool closed;
     int n_tok, n_seqs, n_decode, max_rows, max_ctx;
-    int n_wanted, n_flushed; /* entries of step.rows; those done */
-    rt_sample_row *rows;     /* owned; [RT_LOGIT_ROWS_MAX] */
-    int32_t *row_slot;       /* owned; [RT_LOGIT_ROWS_MAX] */
-    int n_rows;              /* waiting in rows */
-    rt_step_result *results; /* owned; [max_tokens + n_slots] */
+    int n_wanted, n_flushed;             /* entries of step.rows; those done */
+    rt_sample_row *rows;                 /* owned; [RT_LOGIT_ROWS_MAX] */
+    int32_t *row_slot;                   /* owned; [RT_LOGIT_ROWS_MAX] */
+    int32_t row_word[RT_LOGIT_ROWS_MAX]; /* where the device puts what it draws */
+    int n_rows;                          /* waiting in rows */
+    rt_step_result *results;             /* owned; [max_tokens + n_slots] */
     int n_results;
+    /* steps under way */
+    rt_flight flights[RT_WORKER_STEPS]; /* by number of the step */
+    uint64_t n_issued, n_collected;
+    int32_t *tokens_here; /* owned; [n_slots] */
     /* graphs of decode steps: worker_graph.c */
     int n_graphs;
     int graph_size[RT_CAPTURE_MAX];    /* places, ascending */
@@ -94,6 +110,22 @@ struct rt_worker {
 
 /* Entries of the list of updates. */
 int rt_worker_updates_max(const rt_worker_options *o);
+
+/* ---- worker.c ---- */
+/* Index of a word of the slots' memory. */
+int32_t rt_worker_word(const rt_worker *w, const int32_t *p);
+/* A word that is to change before the next forward pass. */
+void rt_worker_update(rt_worker *w, const int32_t *where, int32_t value);
+/* Whether the row of position q->start + i is to be looked up: the logprob of the prompt token behind it. */
+bool rt_worker_is_target(const rt_slot *s, const rt_plan_seq *q, int32_t i);
+
+/* ---- worker_rows.c; `at`: which fetch of the backend ---- */
+/* Issues the draws of a closed step. */
+TP_MUST_USE tp_status rt_worker_draw(rt_worker *w, rt_flight *f, int at);
+/* The results of a closed step, when they are there. */
+TP_MUST_USE tp_status rt_worker_fetch(rt_worker *w, const rt_flight *f, int at);
+/* Samples on the host what the step that was issued last wants, and records the results. */
+TP_MUST_USE tp_status rt_worker_sample(rt_worker *w, const rt_flight *f);
 
 /* ---- worker_graph.c ---- */
 /* Whether a graph does this step, all of whose sequences have one token; then fills its empty places. */

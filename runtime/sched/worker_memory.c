@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* worker_memory.c - what a worker takes, where it lies, and its end.
  *
- * The backend's part is one block: the slots' words, the step buffer, the ids of a step.  Everything is placed by lists
- * that also answer how much it is.
+ * The backend's part is one block: the slots' words, the step buffer, the ids of a step, the tokens drawn there.
+ * Everything is placed by lists that also answer how much it is.
  */
 #include <string.h>
 
@@ -70,6 +70,7 @@ static void place(rt_worker *w, const rt_worker_options *o, rt_slab *slab)
     place_words(&w->words, o, slab);
     w->step_there = rt_slab_take(slab, (int64_t)step_bytes(o, o->max_tokens), 1);
     w->ids = rt_slab_take(slab, o->max_tokens, sizeof(int32_t));
+    w->tokens = rt_slab_take(slab, o->n_slots, sizeof(int32_t));
 }
 
 int64_t rt_worker_bytes(const rt_worker_options *o)
@@ -88,6 +89,7 @@ int64_t rt_worker_host_bytes(const rt_worker_options *o)
     return slots * (int64_t)sizeof(rt_slot) +
            slots * (o->max_model_len + blocks_per_seq(o)) * (int64_t)sizeof(int32_t) +
            (int64_t)step_bytes(o, o->max_tokens) +
+           (1 + RT_WORKER_STEPS) * slots * (int64_t)sizeof(int32_t) +
            (tokens + slots) * (int64_t)sizeof(rt_step_result);
 }
 
@@ -117,6 +119,16 @@ static tp_status allocate_there(rt_worker *w)
     return TP_OK;
 }
 
+static bool allocate_flights(rt_worker *w)
+{
+    for (int i = 0; i < RT_WORKER_STEPS; i++) {
+        w->flights[i].row_slot = tp_calloc((size_t)w->opt.n_slots, sizeof *w->flights[i].row_slot);
+        if (w->flights[i].row_slot == NULL)
+            return false;
+    }
+    return true;
+}
+
 static tp_status allocate_here(rt_worker *w)
 {
     size_t slots = (size_t)w->opt.n_slots, tokens = (size_t)w->opt.max_tokens;
@@ -129,8 +141,10 @@ static tp_status allocate_here(rt_worker *w)
     w->rows = tp_calloc(RT_LOGIT_ROWS_MAX, sizeof *w->rows);
     w->row_slot = tp_calloc(RT_LOGIT_ROWS_MAX, sizeof *w->row_slot);
     w->results = tp_calloc(tokens + slots, sizeof *w->results);
+    w->tokens_here = tp_calloc(slots, sizeof *w->tokens_here);
     if (w->step_here == NULL || w->slots == NULL || w->tables_here == NULL ||
-        w->prompts_here == NULL || w->rows == NULL || w->row_slot == NULL || w->results == NULL)
+        w->prompts_here == NULL || w->rows == NULL || w->row_slot == NULL || w->results == NULL ||
+        w->tokens_here == NULL || !allocate_flights(w))
         return TP_FAIL(TP_ERR_NOMEM,
                        "%d sequence slots of %lld tokens: lower --max-num-seqs or --max-model-len",
                        w->opt.n_slots, (long long)w->opt.max_model_len);
@@ -197,5 +211,8 @@ void rt_worker_destroy(rt_worker *w)
     tp_free(w->rows);
     tp_free(w->row_slot);
     tp_free(w->results);
+    tp_free(w->tokens_here);
+    for (int i = 0; i < RT_WORKER_STEPS; i++)
+        tp_free(w->flights[i].row_slot);
     tp_free(w);
 }

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* test_worker.c - the same plans on several backends: sequences that come, grow and go, each with a way of sampling of its
- * own.  A device draws the tokens that the CPU draws; decode steps as graphs give the bits that they give one by one. */
+ * own.  A device draws the tokens that the CPU draws; decode steps as graphs give the bits that they give one by one; and
+ * where the device itself decides, steps are issued before the ones before them are collected. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -20,14 +21,16 @@
 #include "tests/model/fake_device.h"
 #include "tests/model/model_testing.h"
 
-#define TRAIT        "llama3"
-#define SLOTS        10
-#define LEN          128
-#define BLOCK        16
-#define SEQ_BLOCKS   (LEN / BLOCK)
-#define STEP_TOKENS  96
-#define STEPS        30
-#define CLOSE_STEP   14 /* slot 2 goes to another sequence, in one plan */
+#define TRAIT       "llama3"
+#define SLOTS       10
+#define LEN         128
+#define BLOCK       16
+#define SEQ_BLOCKS  (LEN / BLOCK)
+#define STEP_TOKENS 96
+#define STEPS       30
+#define CLOSE_STEP  14 /* slot 2 goes to another sequence, in one plan */
+#define CLOSED_AHEAD                                                                               \
+    17 /* of a closed cast: steps 1 and 2, which slot 2 then holds up to CLOSE_STEP; 16 and on */
 #define RESULTS_MAX  (STEPS * (SLOTS + 24))
 #define LOGPROB_NEAR 1e-3
 
@@ -54,13 +57,16 @@ typedef struct play {
     rt_plan_writer writer;
     seq seqs[SLOTS];
     transcript *out;
+    bool closed;
+    int n_ahead; /* steps issued before the one before was collected */
 } play;
 
 typedef struct how {
     const kern_ops *ops;
     const void *reducers;
     const char *comm;
-    bool graphs;
+    bool graphs, ahead;
+    bool closed; /* nobody but slot 2's first sequence needs the host to draw */
 } how;
 
 /* ---- sequences ---- */
@@ -92,6 +98,14 @@ static rt_slot_params params_of(int kind)
     return p;
 }
 
+/* The same without what only the host can do; filters are bounded by top_k. */
+static void close_params(rt_slot_params *p)
+{
+    p->n_logprobs = p->n_prompt_logprobs = -1;
+    if (p->temperature > 0 && p->top_k == 0 && (p->top_p < 1 || p->min_p > 0))
+        p->top_k = 64;
+}
+
 static void open_seq(play *p, int slot, int kind)
 {
     seq *q = &p->seqs[slot];
@@ -102,6 +116,8 @@ static void open_seq(play *p, int slot, int kind)
                            .forbidden = k_forbidden};
 
     *q = (seq){.open = true, .n_prompt = 3 + kind * 5, .params = params_of(kind)};
+    if (p->closed && kind != 2)
+        close_params(&q->params);
     for (int i = 0; i < q->n_prompt; i++)
         q->prompt[i] = (g_golden.ids[i % g_golden.n_ids] + kind * 17 + i) % g_golden.vocab;
     q->total = q->n_prompt;
@@ -138,13 +154,23 @@ static void plan_seq(play *p, int slot)
 
 /* ---- playing ---- */
 
-static void play_step(play *p, int step)
+static void collect(play *p)
 {
     const rt_step_result *results;
+    int n;
+
+    assert_int_equal(rt_worker_collect(p->worker), TP_OK);
+    results = rt_worker_results(p->worker, &n);
+    assert_in_range(p->out->n + n, 0, RESULTS_MAX);
+    memcpy(p->out->results + p->out->n, results, (size_t)n * sizeof *results);
+    p->out->n += n;
+}
+
+static void play_step(play *p, int step)
+{
     const uint8_t *plan;
     size_t bytes;
     bool stop;
-    int n;
 
     rt_plan_begin(&p->writer, (uint64_t)step, 0);
     if (step == CLOSE_STEP)
@@ -159,15 +185,15 @@ static void play_step(play *p, int step)
             plan_seq(p, s);
     plan = rt_plan_finish(&p->writer, &bytes);
     tp_mem_forbid(true);
-    assert_int_equal(rt_worker_execute(p->worker, plan, bytes, &stop), TP_OK);
+    p->n_ahead += rt_worker_under_way(p->worker) > 0;
+    assert_int_equal(rt_worker_issue(p->worker, plan, bytes, &stop), TP_OK);
+    while (!rt_worker_has_room(p->worker))
+        collect(p);
     tp_mem_forbid(false);
-    results = rt_worker_results(p->worker, &n);
-    assert_in_range(p->out->n + n, 0, RESULTS_MAX);
-    memcpy(p->out->results + p->out->n, results, (size_t)n * sizeof *results);
-    p->out->n += n;
 }
 
-static void run_plans(const how *h, transcript *out)
+/* Returns how many steps were issued ahead. */
+static int run_plans(const how *h, transcript *out)
 {
     comm_options opt = {.kind = comm_host_kind(h->comm),
                         .window_bytes = 4 << 20,
@@ -178,11 +204,12 @@ static void run_plans(const how *h, transcript *out)
                             .max_tokens = STEP_TOKENS,
                             .block_tokens = BLOCK,
                             .n_blocks = SLOTS * SEQ_BLOCKS,
+                            .ahead = h->ahead,
                             .n_capture = h->graphs ? 4 : 0,
                             .capture = {1, 2, 4, SLOTS}};
     kern_backend *be;
     comm_group *g;
-    play p = {.out = out};
+    play p = {.out = out, .closed = h->closed};
 
     out->n = 0;
     assert_int_equal(h->ops->open(&be, &(kern_open_args){.n_threads = 1}), TP_OK);
@@ -198,11 +225,14 @@ static void run_plans(const how *h, transcript *out)
     assert_int_equal(rt_plan_writer_init(&p.writer, 1 << 20, SLOTS), TP_OK);
     for (int step = 0; step < STEPS; step++)
         play_step(&p, step);
+    while (rt_worker_under_way(p.worker) > 0)
+        collect(&p);
     rt_plan_writer_release(&p.writer);
     rt_worker_destroy(p.worker);
     tm_close(&p.m);
     comm_group_destroy(g);
     be->ops->close(be);
+    return p.n_ahead;
 }
 
 /* ---- comparing ---- */
@@ -229,13 +259,21 @@ static void compare(const transcript *a, const transcript *b, bool exact, const 
     }
 }
 
-static transcript g_cpu, g_other, g_graphs;
+static transcript g_cpu, g_closed, g_other, g_graphs;
 
 static void test_fake(void **state)
 {
+    how h = {.ops = fd_ops(), .comm = "auto", .closed = true};
+
     (void)state;
     run_plans(&(how){.ops = fd_ops(), .comm = "auto"}, &g_other);
     compare(&g_cpu, &g_other, false, "fake device");
+    h.ahead = true; /* sums through the host: several ranks have nothing to gather with */
+    assert_int_equal(run_plans(&h, &g_other), g_world.size == 1 ? CLOSED_AHEAD : 0);
+    compare(&g_closed, &g_other, false, "fake device, ahead");
+    h.ahead = false;
+    assert_int_equal(run_plans(&h, &g_other), 0);
+    compare(&g_closed, &g_other, false, "fake device, in turn");
 }
 
 static void test_emulated(void **state)
@@ -250,6 +288,32 @@ static void test_emulated(void **state)
     h.graphs = true;
     run_plans(&h, &g_graphs);
     compare(&g_other, &g_graphs, true, "graphs");
+    h.ahead = true;
+    run_plans(&h, &g_graphs); /* every step but the first has somebody for the host */
+    compare(&g_other, &g_graphs, true, "graphs, ahead");
+}
+
+static void test_emulated_ahead(void **state)
+{
+    how h = {.comm = "auto", .closed = true};
+
+    (void)state;
+    kern_module_search(TPSERVE_MODULES);
+    assert_int_equal(kern_module_open("emu", &h.ops, &h.reducers), TP_OK);
+    assert_int_equal(run_plans(&h, &g_other), 0);
+    compare(&g_closed, &g_other, false, "drawn there");
+    h.ahead = true;
+    assert_int_equal(run_plans(&h, &g_graphs), CLOSED_AHEAD);
+    compare(&g_other, &g_graphs, true, "ahead");
+    h.graphs = true;
+    assert_int_equal(run_plans(&h, &g_graphs), CLOSED_AHEAD);
+    compare(&g_other, &g_graphs, true, "graphs, ahead");
+    if (g_world.size == 1)
+        return;
+    h.comm = "mpi"; /* the host sums, and draws */
+    h.graphs = false;
+    assert_int_equal(run_plans(&h, &g_graphs), 0);
+    compare(&g_closed, &g_graphs, false, "through the host");
 }
 
 static int run(void)
@@ -257,6 +321,7 @@ static int run(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_fake),
         cmocka_unit_test(test_emulated),
+        cmocka_unit_test(test_emulated_ahead),
     };
     int failed;
 
@@ -264,6 +329,8 @@ static int run(void)
         return 1;
     tm_golden_read(&g_golden, TRAIT);
     run_plans(&(how){.ops = kern_cpu_ops(), .comm = "auto"}, &g_cpu);
+    run_plans(&(how){.ops = kern_cpu_ops(), .comm = "auto", .closed = true, .ahead = true},
+              &g_closed);
     failed = cmocka_run_group_tests(tests, NULL, NULL);
     tm_golden_free(&g_golden);
     return failed;

@@ -366,10 +366,10 @@ static void run_round(sim *m)
 
 static void begin_step(sim *m)
 {
-    rt_step *s = rt_pipe_next(&m->pipe, false);
+    rt_step *s = m->executing ? NULL : rt_pipe_next(&m->pipe, false);
     int64_t us;
 
-    if (m->executing || s == NULL)
+    if (s == NULL)
         return;
     if (m->n_plans > m->cfg.lost_at) {
         m->lost = true;
