@@ -129,7 +129,8 @@ static void execute(play *p, uint8_t *plan, size_t bytes)
     put_envelope(plan, bytes);
     read_all(plan, bytes);
     tp_mem_forbid(true);
-    p->over = rt_worker_execute(p->worker, plan, bytes, &stop) != TP_OK || stop;
+    p->over = rt_worker_issue(p->worker, plan, bytes, &stop) != TP_OK ||
+              rt_worker_collect(p->worker) != TP_OK || stop;
     tp_mem_forbid(false);
     if (p->over)
         return;
