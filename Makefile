@@ -12,7 +12,7 @@ CONFIGURE   = cmake -G Ninja -S . -DCMAKE_INSTALL_PREFIX=$(PREFIX) $(CMAKE_ARGS)
 SANITIZED   = -DCMAKE_BUILD_TYPE=Debug -DTPSERVE_SANITIZE
 LOG         = --log-level=WARNING
 
-.PHONY: all build demo stop test lint bench fault install asan tsan clean help tests-build fuzz fuzz-coverage test-gpu bench-gpu gpu-build
+.PHONY: all build demo stop test lint bench fire fault install asan tsan clean help tests-build fuzz fuzz-coverage test-gpu bench-gpu gpu-build
 
 all: build
 
@@ -59,6 +59,13 @@ fuzz-coverage:
 ## fault     ranks killed, stopped, cut off: how long until clients are told and the job is gone (RUNS=3, STEP_TIMEOUT=10)
 fault: build
 	@python3 tests/fault/fault_table.py --runs $(or $(RUNS),3) --step-timeout $(or $(STEP_TIMEOUT),10)
+
+## fire      clients that leave, are slow, are many, ask too much: measured against bounds (FIRE: which; FIRE_NICE)
+fire: build
+	@cmp -s tests/requirements.txt .venv/requirements.stamp || { python3 -m venv .venv && \
+		.venv/bin/pip install -q --disable-pip-version-check -r tests/requirements.txt && \
+		cp tests/requirements.txt .venv/requirements.stamp; }
+	@TPSERVE_BIN=$(CURDIR)/$(BUILD)/tpserve .venv/bin/python tests/fire/run.py
 
 ## test-gpu  what needs a real GPU: the hardware's answers to single instructions, kernels, sanitizer
 test-gpu: gpu-build

@@ -3,8 +3,8 @@
  *
  * A refused client that will come back and say so (the OpenAI SDKs do) is given the time at which a place will probably
  * be free for it: one place per request that ends, in the order of refusal.  So they come back at the rate at which they
- * can be served, and while some are awaited a part of the queue is kept for them: nobody overtakes them.  Others are
- * told how long the queue is.
+ * can be served, and while some are awaited a part of the queue is kept for them: a half against newcomers that would
+ * come back as well, a quarter against others.  Those others are told how long the queue is.
  * Threads: any.
  */
 #ifndef API_ADMISSION_H
@@ -20,7 +20,7 @@ typedef struct api_admission {
     int64_t done_ns;    /* when a request ended last */
     double interval_ns; /* between the ends of requests, smoothed */
     int64_t ticket_ns;  /* the latest time that was given to somebody */
-    uint64_t n_refused;
+    uint64_t n_done, n_refused;
 } api_admission;
 
 void api_admission_init(api_admission *a);
