@@ -11,9 +11,9 @@ import threading
 
 import pytest
 
-from conftest import Server, report
+from conftest import SANITIZED, Server, report
 
-REQUESTS, THREADS = 200, 8
+REQUESTS, THREADS = 40 if SANITIZED else 200, 8
 BLOCKS, BLOCK, BLOCK_BYTES = 40, 16, 98304  # of the demo model on one rank
 CONTEXT = BLOCKS * BLOCK
 OPTIONS = ("--max-num-seqs", "12", "--max-model-len", str(CONTEXT), "--max-num-batched-tokens", "128",
@@ -87,9 +87,8 @@ def idle(server):
         server.wait_metric(name, 0, 30)
 
 
-@pytest.mark.sanitizer
-@pytest.mark.parametrize("options", [(), ("--no-async-scheduling",), ("--no-enable-prefix-caching",)],
-                         ids=["default", "in-turn", "uncached"])
+@pytest.mark.parametrize("options", [pytest.param((), marks=pytest.mark.sanitizer), ("--no-async-scheduling",),
+                                     ("--no-enable-prefix-caching",)], ids=["default", "in-turn", "uncached"])
 def test_all_blocks_come_back(tmp_path, options):
     s = Server(tmp_path / "log", *OPTIONS, *options, ranks=1)
     try:

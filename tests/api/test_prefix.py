@@ -155,7 +155,6 @@ def test_strangers_share_nothing(cached):
         assert (found(got) > 0) == expected
 
 
-@pytest.mark.sanitizer
 def test_cancelled_prompts_leave_sound_blocks(cached, plain):
     prompts = [ids(20 + i, 1500) for i in range(4)]
 
