@@ -24,7 +24,7 @@ BIN = os.environ.get("TPSERVE_BIN", str(ROOT / "build" / "tpserve"))
 MODEL = os.environ.get("TPSERVE_TEST_MODEL", str(ROOT / "models" / "demo"))
 RANKS = int(os.environ.get("TPSERVE_TEST_RANKS", "2"))
 SANITIZED = "asan" in BIN or "tsan" in BIN
-START_SECONDS = 120 if SANITIZED else 40
+START_SECONDS = 120
 
 
 def free_port():
@@ -141,7 +141,7 @@ class Server:
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGUSR1)
         try:
-            return self.process.wait(60 if SANITIZED else 20)
+            return self.process.wait(60)
         except subprocess.TimeoutExpired:
             self.process.kill()
             raise
