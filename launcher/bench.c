@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include "base/log.h"
+#include "launcher/picture.h"
 #include "launcher/serve.h"
 
 int launch_bench(const launch_options *opt)
@@ -33,10 +34,9 @@ static const char *key_of(const launch_options *opt)
 
 static tp_status check_files(const launch_options *opt)
 {
-    const char *dot = opt->plot != NULL ? strrchr(opt->plot, '.') : ".svg";
-
-    if (dot == NULL || strcmp(dot, ".svg") != 0)
-        return TP_FAIL(TP_ERR_INVALID, "--plot: expected a file that ends in .svg, found \"%s\"",
+    if (opt->plot != NULL && !launch_picture_can_write(opt->plot))
+        return TP_FAIL(TP_ERR_INVALID,
+                       "--plot: expected a file that ends in .svg or .png, found \"%s\"",
                        opt->plot);
     return TP_OK;
 }

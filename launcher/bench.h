@@ -16,8 +16,9 @@
 #include "launcher/model_path.h"
 #include "launcher/options.h"
 
-#define LAUNCH_LOADS_MAX 32
-#define LAUNCH_KINDS_MAX 24
+#define LAUNCH_LOADS_MAX   32
+#define LAUNCH_KINDS_MAX   24
+#define LAUNCH_RESULTS_MAX (2 * LAUNCH_LOADS_MAX) /* bench --engine runs every load twice */
 
 /* ---- a load ---- */
 typedef struct launch_load {
@@ -90,7 +91,7 @@ void launch_print_result_row(FILE *out, launch_result *r);
 /* Percentiles and errors of one load. */
 void launch_print_result(FILE *out, launch_result *r);
 void launch_put_result(launch_json *j, const launch_bench_head *head, launch_result *r);
-/* Results as a CSV file with a row for each load, as an SVG picture of latency against load.  IO. */
+/* Results as a CSV file with a row for each load, as a picture (SVG or PNG) of latency against load.  IO. */
 TP_MUST_USE tp_status launch_write_csv(const char *path, const launch_bench_head *head,
                                        launch_result *r, int n);
 TP_MUST_USE tp_status launch_write_plot(const char *path, const launch_bench_head *head,

@@ -433,7 +433,7 @@ static tp_status measure_both(launch_result *results, launch_engine_job *job,
 
 int launch_bench_engine(const launch_options *opt)
 {
-    static launch_result results[2 * LAUNCH_LOADS_MAX];
+    static launch_result results[LAUNCH_RESULTS_MAX];
     launch_load loads[LAUNCH_LOADS_MAX];
     static launch_engine_job job;
     tp_status st;

@@ -255,7 +255,8 @@ const launch_row launch_rows[] = {
     TOOL_INT(NULL, "seed", NULL, seed, "0", 0, 9007199254740992.0,
              "Lengths, prompts and times are the same for the same seed."),
     TOOL_STR(NULL, "csv", NULL, csv, NULL, "File for the results as CSV, a row for each load."),
-    TOOL_STR(NULL, "plot", NULL, plot, NULL, "File.svg for a picture of latency against load."),
+    TOOL_STR(NULL, "plot", NULL, plot, NULL,
+             "File.svg or file.png for a picture of latency against load."),
 
     WORD("Log and self-help", "log-level", NULL, log_level, "info", "error|warn|info|debug|trace",
          "Rank 0 speaks from this level on, the others from warn."),

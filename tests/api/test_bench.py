@@ -6,10 +6,12 @@ import http.server
 import json
 import os
 import signal
+import struct
 import subprocess
 import threading
 import time
 import xml.etree.ElementTree
+import zlib
 
 import pytest
 
@@ -82,6 +84,33 @@ def test_files(server, tmp_path):
     assert tree.tag == space + "svg" and len(tree.findall(f".//{space}polyline")) == 6
     assert len(tree.findall(f".//{space}circle")) == 6 * 3
     assert "nan" not in plot.read_text()
+
+
+def chunks_of_png(data):
+    """Type and content of each, after their checksums have been compared."""
+    assert data[:8] == b"\x89PNG\r\n\x1a\n"
+    at, found = 8, []
+    while at < len(data):
+        size, kind = struct.unpack(">I4s", data[at:at + 8])
+        content, (crc,) = data[at + 8:at + 8 + size], struct.unpack(">I", data[at + 8 + size:at + 12 + size])
+        assert crc == zlib.crc32(kind + content)
+        found.append((kind, content))
+        at += 12 + size
+    return found
+
+
+def test_picture_of_pixels(server, tmp_path):
+    plot = tmp_path / "r.PNG"
+    code, _, err = run("--base-url", server.url, *SHORT, "--num-prompts", "4", "--max-concurrency", "1,2", "--plot", plot)
+    assert code == 0, err
+    chunks = chunks_of_png(plot.read_bytes())
+    assert [kind for kind, _ in chunks] == [b"IHDR", b"PLTE", b"IDAT", b"IEND"]
+    width, height, depth, colours = struct.unpack(">IIBB", chunks[0][1][:10])
+    assert (depth, colours) == (4, 3) and len(chunks[1][1]) % 3 == 0
+    rows = zlib.decompress(chunks[2][1])
+    assert len(rows) == height * (1 + width // 2) and not any(rows[::1 + width // 2])
+    seen = {nibble for byte in set(rows) for nibble in (byte >> 4, byte & 15)}
+    assert seen == set(range(len(chunks[1][1]) // 3))  # paper, text, grid and six curves
 
 
 def test_chat_words_and_rate(server):
@@ -171,6 +200,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         pass
 
 
+@pytest.mark.sanitizer
 def test_failures_by_kind():
     Handler.answers = ["good", "full", "good", "broken", "cut", "rubbish", "full", "error", "closed", "good"]
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
@@ -190,7 +220,7 @@ def test_failures_by_kind():
 
 @pytest.mark.parametrize("options,text", [
     (["--max-concurrency", "1,x"], "--max-concurrency: expected numbers"), (["--request-rate", "0"], "--request-rate"),
-    (["--plot", "a.jpg"], "--plot: expected a file that ends in .svg"), (["--burstiness", "0"], "--burstiness"),
+    (["--plot", "a.jpg"], "--plot: expected a file that ends in .svg or .png"), (["--burstiness", "0"], "--burstiness"),
     (["--base-url", "http://127.0.0.1:1"], "--base-url says which server"), (["--num-prompts", "0"], "--num-prompts")])
 def test_refused(options, text):
     code, _, err = run(*options)
