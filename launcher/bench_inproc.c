@@ -20,7 +20,8 @@
 #include "launcher/ranks.h"
 #include "launcher/serve.h"
 
-#define SLACK_TOKENS 16 /* of the context, beyond the longest request */
+#define SEQS_MAX     4096 /* in progress, unless --max-num-seqs says more */
+#define SLACK_TOKENS 16   /* of the context, beyond the longest request */
 
 typedef struct client client;
 
@@ -343,7 +344,7 @@ static rt_engine_options options_for(const launch_engine_job *job, const launch_
     }
     o.max_num_queued_reqs = seqs + 1;
     if (o.max_num_seqs == 0)
-        o.max_num_seqs = seqs < 1024 ? seqs : 1024;
+        o.max_num_seqs = seqs < SEQS_MAX ? seqs : SEQS_MAX;
     if (o.max_model_len == 0)
         o.max_model_len = (int64_t)context + SLACK_TOKENS;
     o.reducers = job->device.reducers;
