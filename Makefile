@@ -12,7 +12,7 @@ CONFIGURE   = cmake -G Ninja -S . -DCMAKE_INSTALL_PREFIX=$(PREFIX) $(CMAKE_ARGS)
 SANITIZED   = -DCMAKE_BUILD_TYPE=Debug -DTPSERVE_SANITIZE
 LOG         = --log-level=WARNING
 
-.PHONY: all build demo stop test lint bench fire fault install asan tsan clean help tests-build fuzz fuzz-coverage test-gpu bench-gpu gpu-build
+.PHONY: all build demo stop test lint bench bench-llama fire fault install asan tsan clean help tests-build fuzz fuzz-coverage test-gpu bench-gpu gpu-build
 
 all: build
 
@@ -59,6 +59,10 @@ fuzz-coverage:
 ## fault     ranks killed, stopped, cut off: how long until clients are told and the job is gone (RUNS=3, STEP_TIMEOUT=10)
 fault: build
 	@python3 tests/fault/fault_table.py --runs $(or $(RUNS),3) --step-timeout $(or $(STEP_TIMEOUT),10)
+## bench-llama  the same beside llama.cpp, which is fetched from PyPI and built (ROUNDS=3 SHAPE=0.5b|1.5b)
+bench-llama: tests-build
+	@nice -n $(if $(filter 0,$(shell id -u)),-15,0) python3 tests/bench/bench_llama.py --build $(BUILD) \
+		--rounds $(or $(ROUNDS),3) --shape $(or $(SHAPE),0.5b) --json $(BUILD)/bench-llama.json
 
 ## fire      clients that leave, are slow, are many, ask too much: measured against bounds (FIRE: which; FIRE_NICE)
 fire: build
