@@ -228,11 +228,12 @@ static void report(bench *b, const a_case *c, int n_samples, int64_t total)
     best = (double)b->times[0] * 1e-9;
     median = (double)b->times[n_samples / 2] * 1e-9;
     if (b->set.json)
-        printf("%s{\"case\": \"%s\", \"batch\": %d, \"context\": %d, \"rows\": %d, \"steps\": %d, "
-               "\"best_ms\": %.4f, \"median_ms\": %.4f, \"best_tokens_per_s\": %.2f, "
-               "\"median_tokens_per_s\": %.2f",
-               b->n_cases > 0 ? ",\n " : "[", c->what, c->batch, c->ctx, c->n_rows, n_steps,
-               best * 1e3, median * 1e3, tokens / best, tokens / median);
+        printf(
+            "%s{\"case\": \"%s\", \"batch\": %d, \"context\": %d, \"rows\": %d, \"steps\": %d, "
+            "\"total_ms\": %.4f, \"best_ms\": %.4f, \"median_ms\": %.4f, \"best_tokens_per_s\": %.2f, "
+            "\"median_tokens_per_s\": %.2f",
+            b->n_cases > 0 ? ",\n " : "[", c->what, c->batch, c->ctx, c->n_rows, n_steps,
+            (double)total * 1e-6, best * 1e3, median * 1e3, tokens / best, tokens / median);
     else
         printf("%-8s batch %4d context %6d: best %9.3f ms %9.1f tokens/s   median %9.3f ms %9.1f "
                "tokens/s   %d steps\n",
