@@ -4,7 +4,7 @@
 
 #include <stdatomic.h>
 
-static atomic_ullong g_count;
+static atomic_ullong g_count, g_stirs;
 
 void tp_pulse(void)
 {
@@ -14,4 +14,14 @@ void tp_pulse(void)
 uint64_t tp_pulse_count(void)
 {
     return atomic_load_explicit(&g_count, memory_order_relaxed);
+}
+
+void tp_stir(void)
+{
+    atomic_fetch_add_explicit(&g_stirs, 1, memory_order_relaxed);
+}
+
+uint64_t tp_stir_count(void)
+{
+    return atomic_load_explicit(&g_stirs, memory_order_relaxed);
 }

@@ -15,4 +15,9 @@
 void tp_pulse(void);
 uint64_t tp_pulse_count(void);
 
+/* Signs of life within one operation that may take long: they say that somebody is at work, not how far it is, for ranks
+ * cut their work differently. */
+void tp_stir(void);
+uint64_t tp_stir_count(void);
+
 #endif

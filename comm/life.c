@@ -273,7 +273,8 @@ static void take_frame(int rank, peer *p)
     switch (f->kind) {
     case COMM_FRAME_BEAT:
         pthread_mutex_lock(&g.lock);
-        p->view = (comm_life_view){.step = f->step, .in_step = f->in_step != 0, .done = f->done};
+        p->view = (comm_life_view){
+            .step = f->step, .in_step = f->in_step != 0, .done = f->done, .stirs = f->stirs};
         pthread_mutex_unlock(&g.lock);
         break;
     case COMM_FRAME_LOST:
@@ -344,7 +345,8 @@ static void send_beats(void)
                     .rank = g.world.rank,
                     .in_step = v.in_step,
                     .step = v.step,
-                    .done = v.done};
+                    .done = v.done,
+                    .stirs = v.stirs};
 
     pthread_mutex_lock(&g.lock);
     for (int r = 0; r < g.world.size; r++) {

@@ -48,7 +48,8 @@ void comm_life_end(void);
 typedef struct comm_life_view {
     uint64_t step; /* the last one begun */
     bool in_step;
-    uint64_t done; /* pulses since it began */
+    uint64_t done;  /* pulses since it began */
+    uint64_t stirs; /* signs of life, ever */
 } comm_life_view;
 
 /* Of any rank, the own one included.  False: there is no lifeline. */

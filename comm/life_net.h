@@ -25,11 +25,11 @@ typedef struct comm_frame {
     uint16_t kind;
     uint16_t in_step;
     int32_t rank, code;
-    uint64_t step, done;
+    uint64_t step, done, stirs;
     char text[192]; /* NUL-terminated, but for HELLO's token */
 } comm_frame;
 
-_Static_assert(sizeof(comm_frame) == 224, "frames go over the wire");
+_Static_assert(sizeof(comm_frame) == 232, "frames go over the wire");
 
 #define COMM_FRAME_MAGIC 0x3146494cu
 

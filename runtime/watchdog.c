@@ -70,13 +70,14 @@ static bool is_in_step(const rt_watchdog *w)
 /* Grows whenever anything is known to have been done on any rank. */
 static uint64_t all_pulses(const rt_watchdog *w)
 {
-    uint64_t sum = tp_pulse_count() + atomic_load_explicit(&w->step, memory_order_relaxed);
+    uint64_t sum =
+        tp_pulse_count() + tp_stir_count() + atomic_load_explicit(&w->step, memory_order_relaxed);
 
     for (int r = 0; r < comm_size(w->opt.group); r++) {
         comm_life_view v;
 
         if (r != comm_rank(w->opt.group) && comm_life_look(r, &v))
-            sum += v.done + (v.step << 20) + (v.in_step ? 0 : 1);
+            sum += v.done + v.stirs + (v.step << 20) + (v.in_step ? 0 : 1);
     }
     return sum;
 }

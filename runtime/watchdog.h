@@ -2,9 +2,9 @@
 /* watchdog.h - notices a step in which nothing goes on any more: a kernel that hangs, a rank that loops.
  *
  * Ranks that die, stop or are cut off are the lifeline's business (comm/life.h); those that hang still beat.  How long a
- * step may take nobody knows: a chunk of prefill on a slow CPU takes minutes.  But while it goes on, pulses come
- * (base/pulse.h), at least two per layer.  So a step is late when for the timeout neither this rank nor, as far as their
- * beats tell, any other has got anything done.
+ * step may take nobody knows: a chunk of prefill on a slow CPU takes minutes.  But while it goes on, signs of it come
+ * (base/pulse.h): two pulses per layer, and on a CPU one per block of a long operation.  So a step is late when for the
+ * timeout neither this rank nor, as far as their beats tell, any other has got anything done.
  *
  * Rank 0 judges for all, and names the rank that has done least since the step began; a single rank with a device judges
  * itself.  It says so, calls on_late, lets the group's waits return, and ends the job itself if the engine thread is

@@ -14,6 +14,7 @@
 #include <math.h>
 #include <string.h>
 
+#include "base/pulse.h"
 #include "kernels/convert.h"
 #include "kernels/cpu/cpu_kv.h"
 #include "kernels/kern_check.h"
@@ -320,6 +321,7 @@ static void attend_by_blocks(const void *args, int64_t begin, int64_t end, int t
             count = seq_tasks(job, ++seq);
         }
         run_task(job, seq, (int)(task - base), &t);
+        tp_stir();
     }
 }
 

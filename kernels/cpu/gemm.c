@@ -14,13 +14,15 @@
  * Threads: the backend's team; whoever is free takes the next run of units.  The scratch is cut per thread; the
  * activations in tile order (AMX) are shared.
  */
+#include "base/pulse.h"
 #include "kernels/cpu/gemm_plan.h"
 #include "kernels/kern_check.h"
 
 #define FETCH_AHEAD   4096          /* bytes ahead in the stream of weights */
 #define ROWS_MIN      192           /* rows of a block, at least, when k is long */
 #define BLOCK_A_BYTES (1024 * 1024) /* activations of a block of rows */
-#define TEAM_WORK_MIN (64 * 1024)   /* weight bytes times tiles from which a team repays itself */
+#define STIR_ROWS     16          /* of a unit that takes long enough to be worth a sign of life */
+#define TEAM_WORK_MIN (64 * 1024) /* weight bytes times tiles from which a team repays itself */
 #define REPAIR_BYTES  ((GEMM_REPAIR_K + GEMM_A_TILE_K) * GEMM_NR * 2)
 
 /* What is common to all units of one product. */
@@ -227,8 +229,11 @@ static void run_units(const void *args, int64_t begin, int64_t end, int thread)
     uint8_t *mine = job->scratch + (size_t)thread * local_bytes(job->args->m);
     gemm_local lc = {.acc = (float *)(void *)(mine + REPAIR_BYTES), .repair = mine};
 
-    for (int64_t u = begin; u < end; u++)
+    for (int64_t u = begin; u < end; u++) {
         run_unit(job, &lc, u % job->w->n_panels, u / job->w->n_panels);
+        if (job->rows >= STIR_ROWS)
+            tp_stir();
+    }
 }
 
 static void pack_row_tiles(const void *args, int64_t begin, int64_t end, int thread)
