@@ -105,8 +105,8 @@ wants release && c_tests release build -DCMAKE_BUILD_TYPE=Release
 wants asan && c_tests asan build-asan -DCMAKE_BUILD_TYPE=Debug -DTPSERVE_SANITIZE=address,undefined
 # What several threads share: API threads with the engine's (submit, cancel, events), its scheduler with its executor.
 if wants tsan; then
-    targets="test_engine test_request"
-    TESTS=${TESTS:-'^test_(engine|request)$'} c_tests tsan build-tsan -DCMAKE_BUILD_TYPE=Debug -DTPSERVE_SANITIZE=thread
+    targets="test_engine test_request engine_storm"
+    TESTS=${TESTS:-'^(test_(engine|request)|engine_storm)$'} c_tests tsan build-tsan -DCMAKE_BUILD_TYPE=Debug -DTPSERVE_SANITIZE=thread
     targets=
 fi
 
