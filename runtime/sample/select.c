@@ -18,9 +18,12 @@ int rt_cand_compare(const void *a, const void *b)
     return x->id < y->id ? -1 : x->id > y->id;
 }
 
+/* By the reciprocal, as kern_draw does: a row may be drawn here or there. */
 static double weight(const rt_select_args *a, int i)
 {
-    return exp(((double)a->cand[i].val - (double)a->cand[0].val) / (double)a->temperature);
+    double inv_temp = 1.0 / (double)a->temperature;
+
+    return exp(((double)a->cand[i].val - (double)a->cand[0].val) * inv_temp);
 }
 
 /* Number of entries that min_p and top_k leave and their mass; -1 when the list ends first. */
