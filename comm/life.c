@@ -64,6 +64,7 @@ typedef struct lifeline {
     peer peers[COMM_RANKS_MAX]; /* [0] only, on ranks other than 0 */
     void (*on_loss)(void *owner);
     void *owner;
+    bool called; /* on_loss was, under callback_lock */
     char why[320];
     int64_t lost_ns;
     int lost_rank, how;
@@ -186,8 +187,9 @@ static void lose(int rank, loss how, bool quiet, const char *why)
         tp_error("comm", "%s", why);
     pthread_mutex_unlock(&g.lock);
     pthread_mutex_lock(&g.callback_lock);
-    if (g.on_loss != NULL)
+    if (g.on_loss != NULL && !g.called)
         g.on_loss(g.owner);
+    g.called = g.on_loss != NULL;
     pthread_mutex_unlock(&g.callback_lock);
     comm_give_up_all();
     if (g.world.rank != 0) {
@@ -232,13 +234,11 @@ void comm_life_declare(int rank, const char *why)
 
 void comm_life_on_loss(void (*fn)(void *owner), void *owner)
 {
-    bool late;
-
     pthread_mutex_lock(&g.callback_lock);
     g.on_loss = fn;
     g.owner = owner;
-    late = fn != NULL && atomic_load(&g.lost);
-    if (late)
+    g.called = fn != NULL && atomic_load(&g.lost);
+    if (g.called)
         fn(owner);
     pthread_mutex_unlock(&g.callback_lock);
 }
