@@ -64,8 +64,9 @@ typedef struct launch_result {
     int in_flight_max;
     int64_t input_tokens, output_tokens; /* of completed requests */
     bool counted_by_server; /* by its usage, else by pieces of text and by what was asked for */
-    launch_samples ttft_ms, tpot_ms, itl_ms, e2el_ms; /* of completed requests */
-    launch_kind kinds[LAUNCH_KINDS_MAX];              /* of failures */
+    launch_samples ttft_ms, tpot_ms, e2el_ms; /* of completed requests */
+    launch_samples itl_ms;                    /* of all: each arrival counts when it comes */
+    launch_kind kinds[LAUNCH_KINDS_MAX];      /* of failures */
     int n_kinds;
 } launch_result;
 

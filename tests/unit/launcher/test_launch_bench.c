@@ -364,7 +364,7 @@ static void test_files(void **state)
 {
     launch_bench_head head = {
         .backend = "openai", .base_url = "u", .endpoint = "/e", .model = "a <b> & \"c\""};
-    static char text[65536];
+    static char text[262144];
     launch_result r[2];
     char path[64];
 
@@ -384,6 +384,13 @@ static void test_files(void **state)
     assert_null(strstr(text, "nan"));
     assert_null(strstr(text, "inf"));
     assert_int_equal(launch_write_csv("/nonexistent/x", &head, r, 2), TP_ERR_IO);
+    (void)snprintf(path, sizeof path, "bench-%ld.png", (long)getpid());
+    head.model =
+        "a name beyond the right end of the sheet: \xc3\xa4 ................................"
+        "........................................................................";
+    assert_int_equal(launch_write_plot(path, &head, r, 2), TP_OK);
+    read_back(text, sizeof text, path);
+    assert_memory_equal(text, "\x89PNG\r\n\x1a\n", 8);
     launch_result_release(&r[0]);
     launch_result_release(&r[1]);
     /* nothing was measured */
