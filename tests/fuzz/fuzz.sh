@@ -52,12 +52,12 @@ run_one() {
     dict=tests/fuzz/dict/$name.dict
     status=0
     # shellcheck disable=SC2046
-    build-fuzz/tests/fuzz/fuzz_"$name" -max_total_time="$seconds" -timeout=10 -report_slow_units=1 -rss_limit_mb=512 \
+    build-fuzz/tests/fuzz/fuzz_"$name" -max_total_time="$seconds" -timeout=30 -report_slow_units=1 -rss_limit_mb=512 \
         -malloc_limit_mb=400 -max_len=4096 -print_final_stats=1 -verbosity=1 -artifact_prefix="build-fuzz/found/$name/" \
         $([ -f "$dict" ] && echo "-dict=$dict") "build-fuzz/work/$name" \
         $(existing "tests/fuzz/corpus/$name" "tests/fuzz/regression/$name") >"$log" 2>&1 || status=1
     # On a busy machine an input may seem slow: one that takes no two seconds of processor time, start included, is none.
-    for slow in build-fuzz/found/"$name"/slow-unit-*; do
+    for slow in build-fuzz/found/"$name"/slow-unit-* build-fuzz/found/"$name"/timeout-*; do
         [ -f "$slow" ] || continue
         if (ulimit -t 2 && build-fuzz/tests/fuzz/fuzz_"$name" "$slow" >/dev/null 2>&1); then
             rm "$slow"
@@ -68,9 +68,11 @@ run_one() {
     printf '%-16s %12s %9s %8s %8s %8s %6s\n' "$name" "$(field number_of_executed_units "$log")" \
         "$(field average_exec_per_sec "$log")" "${edges:-?}" "$(field new_units_added "$log")" \
         "$(field peak_rss_mb "$log")" "$found"
-    if [ "$status" -ne 0 ] || [ "$found" -ne 0 ]; then
+    if [ "$status" -ne 0 ] && [ -z "$edges" ]; then
+        tail -3 "$log" >&2 # it did not even start
         return 1
     fi
+    [ "$found" -eq 0 ]
 }
 
 run_all() {
@@ -111,7 +113,15 @@ coverage() {
     llvm-profdata-14 merge -o build-cov/all.profdata build-cov/*.profraw
     # shellcheck disable=SC2086
     llvm-cov-14 report -instr-profile=build-cov/all.profdata ${objects# -object } -show-branch-summary=false \
-        -show-region-summary=false $(sed "s|^|$PWD/|" tests/fuzz/covered.txt)
+        -show-region-summary=false | awk '
+            NR == FNR { wanted[++n] = $1; next }
+            { for (i = 1; i <= n; i++)
+                  if (index($1, wanted[i]) == 1 && $1 ~ /\.c$/ && $5 > 0) {
+                      printf "%-40s %6d lines %7.2f %%\n", $1, $5, 100 * ($5 - $6) / $5
+                      lines += $5; missed += $6
+                  } }
+            END { printf "%-40s %6d lines %7.2f %%\n", "all", lines, 100 * (lines - missed) / lines }
+        ' tests/fuzz/covered.txt -
 }
 
 case $mode in

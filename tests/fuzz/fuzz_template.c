@@ -2,7 +2,9 @@
 /* fuzz_template.c - a chat template, rendered over conversations.
  *
  * Input: the template; behind lines of "----", messages and further variables as JSON.  Without them it meets conversations of
- * our own.  Promises: budgets are kept, two renderings are the same, marked spans lie in order inside the text.
+ * our own, and variables: numbers n f, texts s u text, lists xs ys users, objects d ed, t, no.
+ *
+ * Promises: budgets are kept, two renderings are the same, marked spans lie in order inside the text.
  */
 #include <string.h>
 
@@ -10,12 +12,12 @@
 #include "runtime/template/template.h"
 #include "tests/fuzz/fuzz.h"
 
-#define OUTPUT_MAX ((size_t)1 << 20)
+#define OUTPUT_MAX ((size_t)128 << 10) /* small budgets: more inputs in the same time */
 
 static const rt_template_limits k_limits = {
-    .ops_max = 100000,
+    .ops_max = 20000,
     .output_max = OUTPUT_MAX,
-    .memory_max = (size_t)32 << 20,
+    .memory_max = (size_t)4 << 20,
     .time_max_ms = 1000, /* the other budgets end a rendering, so that it ends the same way twice */
     .now_unix = 1700000000};
 
@@ -30,6 +32,11 @@ static const char *const k_conversations[] = {
 static const char k_tools[] =
     "[{\"type\":\"function\",\"function\":{\"name\":\"f\",\"description\":\"d\",\"parameters\":"
     "{\"type\":\"object\",\"properties\":{\"x\":{\"type\":\"integer\"}}}}}]";
+
+static const char k_variables[] =
+    "{\"d\":{\"b\":1,\"a\":[2,{\"c\":\"x\"}]},\"ed\":{},\"xs\":[3,1,2],\"ys\":[\"b\",\"A\",\"c\"],\"s\":\"Hello "
+    "World\",\"u\":\"h\\u00e9llo \\u4e16\",\"text\":\"a b\\nc d\\n\",\"n\":5,\"f\":2.5,\"t\":true,\"no\":null,"
+    "\"users\":[{\"name\":\"b\",\"age\":2,\"x\":{\"y\":1}},{\"name\":\"a\",\"age\":1}]}";
 
 static void check_spans(const rt_template_spans *spans, size_t len)
 {
@@ -94,9 +101,10 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         messages = fuzz_json(text);
     if (fuzz_next_part(&rest, &text))
         kwargs = fuzz_json(text);
-    if (kwargs != NULL && tp_json_kind(kwargs) != TP_JSON_OBJECT) {
+    if (tp_json_kind(kwargs) != TP_JSON_OBJECT) {
         tp_json_free(kwargs);
-        kwargs = NULL;
+        kwargs = fuzz_json((fuzz_part){k_variables, sizeof k_variables - 1});
+        TP_ASSERT(kwargs != NULL);
     }
     if (messages != NULL && tp_json_kind(messages) == TP_JSON_ARRAY)
         render(t, messages, kwargs, false);
