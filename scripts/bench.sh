@@ -7,6 +7,15 @@
 #   BENCH_SHAPE  0.5b, 1.5b or 7b: a checkpoint of that shape with random weights instead, written into BUILD
 set -eu
 
+if [ "$(id -u)" -eq 0 ]; then
+    export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1
+fi
+# One program that fails does not keep the others from being run; the exit code remembers.
+status=0
+try() {
+    "$@" || { status=1; echo "bench.sh: $1 ended with an error" >&2; }
+}
+
 build=$1
 model=${BENCH_MODEL:-models/demo}
 if [ -n "${BENCH_SHAPE:-}" ]; then
@@ -17,7 +26,7 @@ fi
 lscpu | grep -E '^(Model name|CPU\(s\)|Thread|Core|NUMA node\(s\)|L3)' || true
 echo
 echo "== limits of this machine"
-"$build/tests/bench/bench_machine"
+try "$build/tests/bench/bench_machine"
 for program in "$build"/tests/bench/bench_* "$build"/tests/kernels/bench_*; do
     [ -f "$program" ] && [ -x "$program" ] || continue
     echo
@@ -25,25 +34,25 @@ for program in "$build"/tests/bench/bench_* "$build"/tests/kernels/bench_*; do
     bench_machine) ;;
     bench_load | bench_engine | bench_model | bench_prefix)
         echo "== $(basename "$program") $model"
-        "$program" "$model"
+        try "$program" "$model"
         ;;
     bench_comm)
         echo "== bench_comm, 2 ranks"
-        mpirun --oversubscribe -np 2 "$program"
+        try mpirun --oversubscribe -np 2 "$program"
         ;;
     *)
         echo "== $(basename "$program")"
-        "$program"
+        try "$program"
         ;;
     esac
 done
 
 echo
 echo "== tpserve bench --host"
-"$build/tpserve" bench --model "$model" --host --log-level warn
+try "$build/tpserve" bench --model "$model" --host --log-level warn
 echo
 echo "== tpserve bench --engine"
-"$build/tpserve" bench --model "$model" --engine --num-prompts 32 --random-input-len 128 --random-output-len 64 \
+try "$build/tpserve" bench --model "$model" --engine --num-prompts 32 --random-input-len 128 --random-output-len 64 \
     --max-concurrency 1,4,16 --log-level warn
 echo
 echo "== tpserve bench, a server on this machine"
@@ -61,6 +70,7 @@ if [ -z "$url" ]; then
     echo "the server did not become ready: see $log" >&2
     exit 1
 fi
-"$build/tpserve" bench --base-url "$url" --num-prompts 32 --num-warmups 2 --random-input-len 128 --random-output-len 64 \
+try "$build/tpserve" bench --base-url "$url" --num-prompts 32 --num-warmups 2 --random-input-len 128 --random-output-len 64 \
     --max-concurrency 1,8,16 --ignore-eos --plot "$build/bench.svg"
 echo "latency against load: $build/bench.svg"
+exit "$status"
