@@ -67,6 +67,7 @@ def expect_end(job, streams, lost, by=None):
     return code
 
 
+@pytest.mark.sanitizer
 @pytest.mark.parametrize("lost", [0, 1])
 @pytest.mark.parametrize("phase", ["idle", "decode"])
 def test_a_rank_is_killed(start, lost, phase):
