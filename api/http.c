@@ -420,8 +420,10 @@ static enum MHD_Result pump_deferred(api_exchange *x)
 
         if (!clear_wake(x, &idle) || x->source->pump(x->source_ctx, x, &x->out) == API_ABORT)
             return MHD_NO;
-        if (x->how == MODE_REPLY)
+        if (x->how == MODE_REPLY) {
+            close_source(x); /* what the answer was made of need not wait for a slow reader */
             return queue_reply(x);
+        }
         if (suspend(x))
             return MHD_YES;
     }

@@ -132,6 +132,15 @@ class Job:
         f = pathlib.Path(f"/proc/{self.pid}/stat").read_text().rsplit(")", 1)[1].split()
         return (int(f[11]) + int(f[12])) / os.sysconf("SC_CLK_TCK")
 
+    def threads(self):
+        """Processor seconds of each thread of rank 0: {id: (name, seconds)}."""
+        seen = {}
+        for t in pathlib.Path(f"/proc/{self.pid}/task").iterdir():
+            f = (t / "stat").read_text()
+            name, rest = f[f.index("(") + 1:f.rindex(")")], f.rsplit(")", 1)[1].split()
+            seen[int(t.name)] = name, (int(rest[11]) + int(rest[12])) / os.sysconf("SC_CLK_TCK")
+        return seen
+
     def log(self):
         return self.server.text()
 

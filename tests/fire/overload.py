@@ -147,20 +147,25 @@ async def watch(job, seen, stop):
         await asyncio.sleep(0.1)
 
 
-async def measured(job, work):
+async def measured(job, what, work):
     """Runs `work`; tokens and requests that the server finished per second meanwhile."""
-    a, at = job.metrics(), time.perf_counter()
+    a, at, cpu, mine = job.metrics(), time.perf_counter(), job.threads(), time.process_time()
     await work
-    b, took = job.metrics(), time.perf_counter() - at
-    return ((b["generation_tokens_total"] - a["generation_tokens_total"]) / took,
-            (b["request_success_total{length}"] - a["request_success_total{length}"]) / took)
+    b, took, mine = job.metrics(), time.perf_counter() - at, time.process_time() - mine
+    used = sorted(((s - cpu.get(t, ("", 0))[1], n) for t, (n, s) in job.threads().items()), reverse=True)
+    print(f"{what}: threads of rank 0 in % of a core: " +
+          ", ".join(f"{n} {100 * u / took:.1f}" for u, n in used if u > 0.005 * took) +
+          f"; the load generator {100 * mine / took:.1f}")
+    tokens = b["generation_tokens_total"] - a["generation_tokens_total"]
+    return (tokens / took, (b["request_success_total{length}"] - a["request_success_total{length}"]) / took,
+            tokens / max(sum(u for u, _ in used), 0.01))
 
 
 async def run(job, a, v):
     width = a.seqs + a.queue // 2
     calm = Load(job.port, a.tokens)
     await calm.closed(width, 2)
-    before = await measured(job, calm.closed(width, a.calm))
+    before = await measured(job, "saturation", calm.closed(width, a.calm))
     await asyncio.sleep(1)
     rate = a.factor * before[1]
     flood, seen, stop = Load(job.port, a.tokens, 2), [], asyncio.Event()
@@ -170,7 +175,7 @@ async def run(job, a, v):
     watcher = asyncio.create_task(watch(job, seen, stop))
     for h in helpers:
         h.start()
-    during = await measured(job, flood.open(rate, a.seconds))
+    during = await measured(job, "overload", flood.open(rate, a.seconds))
     refusals = await asyncio.to_thread(out[0].get)
     pause = asyncio.create_task(flood.open(rate, 1e9))  # the flood goes on until the last SDK client is served
     ok, failed = await asyncio.to_thread(out[1].get)
@@ -178,7 +183,7 @@ async def run(job, a, v):
     stop.set()
     await watcher
     await asyncio.sleep(2)
-    after = await measured(job, calm.closed(width, a.calm))
+    after = await measured(job, "saturation", calm.closed(width, a.calm))
     await asyncio.sleep(1)
     for h in helpers:
         h.join()
@@ -193,6 +198,7 @@ async def run(job, a, v):
           f"{len(failed)} failed {failed[:1]}")
     print(f"Retry-After: p50 {quantile([r[1] for r in refusals], 0.5)}, max {max(r[1] for r in refusals)} ms")
     v.at_least("goodput over saturation", during[0] / saturation, 0.95)
+    v.add("  the same per processor second of rank 0", f"{2 * during[2] / (before[2] + after[2]):.4g}")
     v.at_most("time to refuse, p50", quantile([r[0] for r in refusals], 0.5), 50, "ms")
     v.at_most("time to refuse, p99", quantile([r[0] for r in refusals], 0.99), 50, "ms")
     v.equal("refusals without 429 or Retry-After", flood.without_retry_after, 0)
@@ -209,7 +215,7 @@ def main():
     p.add_argument("--seconds", type=int, default=60, help="of overload (default 60)")
     p.add_argument("--calm", type=int, default=10, help="seconds of saturation before and after (default 10)")
     p.add_argument("--factor", type=float, default=10, help="offered over saturation (default 10)")
-    p.add_argument("--tokens", type=int, default=64, help="of each answer (default 64)")
+    p.add_argument("--tokens", type=int, default=256, help="of each answer (default 256)")
     p.add_argument("--seqs", type=int, default=8, help="--max-num-seqs (default 8)")
     p.add_argument("--queue", type=int, default=16, help="--max-num-queued-reqs (default 16)")
     p.add_argument("--sdk", type=int, default=4, help="SDK clients (default 4)")

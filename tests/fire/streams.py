@@ -46,10 +46,11 @@ def main():
                     done += 1
                     sel.unregister(key.fileobj)
             if len(first) == a.n and steps0 is None:
-                m = job.metrics()
+                m, base = job.metrics(), list(got)
                 steps0, at0 = m["iteration_tokens_total_count"], time.perf_counter()
-            if fair is None and max(got) >= 2 * a.tokens // 3:
-                fair, m, at1 = list(got), job.metrics(), time.perf_counter()
+            if fair is None and steps0 is not None and max(got) >= a.tokens - 10:
+                fair = [x - y for x, y in zip(got, base)]
+                m, at1 = job.metrics(), time.perf_counter()
         wall = time.perf_counter() - began
         m1 = m["iteration_tokens_total_count"]
         step = (at1 - at0) / max(m1 - (steps0 or 0), 1) if steps0 is not None else float("nan")

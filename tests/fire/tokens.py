@@ -6,22 +6,10 @@ processor time of the server is given per token and thread, from /proc.
 """
 
 import argparse
-import os
-import pathlib
 import selectors
 import time
 
 from common import Job, Verdict, connect, endless, post
-
-
-def threads(pid):
-    """Processor seconds of each thread: {id: (name, seconds)}."""
-    seen = {}
-    for t in pathlib.Path(f"/proc/{pid}/task").iterdir():
-        f = (t / "stat").read_text()
-        name, rest = f[f.index("(") + 1:f.rindex(")")], f.rsplit(")", 1)[1].split()
-        seen[int(t.name)] = name, (int(rest[11]) + int(rest[12])) / os.sysconf("SC_CLK_TCK")
-    return seen
 
 
 def main():
@@ -44,7 +32,7 @@ def main():
             s.setblocking(False)
             sel.register(s, selectors.EVENT_READ)
         time.sleep(0.5)
-        start, at, cpu = job.metrics(), time.perf_counter(), threads(job.pid)
+        start, at, cpu = job.metrics(), time.perf_counter(), job.threads()
         while time.perf_counter() - at < a.seconds:
             for key, _ in sel.select(1):
                 s = key.fileobj
@@ -57,7 +45,7 @@ def main():
                 tails[s] = tail
         end, took = job.metrics(), time.perf_counter() - at
         n = end["generation_tokens_total"] - start["generation_tokens_total"]
-        after = threads(job.pid)
+        after = job.threads()
         print(f"{n / took:.0f} tokens/s in {n_events / took:.0f} events/s, {n_bytes / took / 1e6:.1f} MB/s")
         for t, (name, seconds) in sorted(after.items(), key=lambda x: -x[1][1]):
             used = seconds - cpu.get(t, ("", 0))[1]
