@@ -10,7 +10,8 @@
 #define GUESSES        4                  /* ends that tell more than the guess */
 #define SMOOTHING      32
 #define PAUSE_MAX_NS   (60 * TP_NS_PER_S) /* a longer silence says nothing about the rate */
-#define LAST_CHANCE    2 /* ends by which those who were refused twice come later */
+#define LAST_CHANCE_NS TP_NS_PER_S /* those who were refused twice come so much later, at least */
+#define GRACE_NS       (2 * TP_NS_PER_S) /* places are kept so long for those who are late */
 
 void api_admission_init(api_admission *a)
 {
@@ -33,7 +34,7 @@ bool api_admission_may_queue(api_admission *a, int open, int limit, int queue, a
     if (open < limit - kept)
         return true;
     pthread_mutex_lock(&a->lock);
-    awaited = a->ticket_ns > tp_now_ns() - WAIT_MIN_NS;
+    awaited = a->ticket_ns > tp_now_ns() - GRACE_NS;
     pthread_mutex_unlock(&a->lock);
     return !awaited;
 }
@@ -49,14 +50,14 @@ static double expected_ns(const api_admission *a, int64_t now)
 /* A place of one's own behind those given out before. */
 static int64_t take_ticket(api_admission *a, int64_t now, api_caller who)
 {
-    double interval = expected_ns(a, now);
+    int64_t first = now + (who == API_CALLER_AGAIN ? LAST_CHANCE_NS : WAIT_MIN_NS);
 
-    if (a->ticket_ns < now + WAIT_MIN_NS)
-        a->ticket_ns = now + WAIT_MIN_NS;
-    a->ticket_ns += (int64_t)interval;
+    if (a->ticket_ns < first)
+        a->ticket_ns = first;
+    a->ticket_ns += (int64_t)expected_ns(a, now);
     if (a->ticket_ns > now + WAIT_MAX_NS)
         a->ticket_ns = now + WAIT_MAX_NS;
-    return a->ticket_ns - now + (who == API_CALLER_AGAIN ? LAST_CHANCE * (int64_t)interval : 0);
+    return a->ticket_ns - now;
 }
 
 static int64_t clamp(double ns)
@@ -72,8 +73,8 @@ int api_admission_refuse(api_admission *a, int queue, api_caller who)
 
     pthread_mutex_lock(&a->lock);
     a->n_refused++;
-    wait = who == API_CALLER_UNKNOWN ? clamp(expected_ns(a, now) * queue)
-                                     : clamp((double)take_ticket(a, now, who));
+    wait =
+        who == API_CALLER_UNKNOWN ? clamp(expected_ns(a, now) * queue) : take_ticket(a, now, who);
     pthread_mutex_unlock(&a->lock);
     return (int)(wait / TP_NS_PER_MS);
 }

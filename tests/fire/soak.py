@@ -157,7 +157,8 @@ def sample(job, began):
 def main():
     p = argparse.ArgumentParser(description=__doc__)
     p.add_argument("--seconds", type=float, default=1800, help="default 1800")
-    p.add_argument("--warm-up", type=float, default=120, help="seconds left out of the slopes (default 120)")
+    p.add_argument("--warm-up", type=float, default=600,
+                   help="seconds left out of the slopes, while cache blocks are touched for the first time (default 600)")
     p.add_argument("--width", type=int, default=8, help="clients at once (default 8)")
     p.add_argument("--pause", type=float, default=0.0, help="mean seconds between two requests of a client")
     p.add_argument("--every", type=float, default=5, help="seconds between samples (default 5)")
