@@ -316,8 +316,8 @@ tp_status rt_val_items(rt_render *r, rt_val v, const rt_val **items, size_t *n)
         *n = v.u.list->n;
         return TP_OK;
     case RT_GENERATOR:
-        *items = v.u.list->items + v.u.list->pos;
         *n = v.u.list->n - v.u.list->pos;
+        *items = *n > 0 ? v.u.list->items + v.u.list->pos : NULL;
         v.u.list->pos = v.u.list->n;
         return TP_OK;
     case RT_DICT:

@@ -197,8 +197,8 @@ static void add_open(play *p, const long *v)
                             .n_forbidden = (int32_t)((unsigned long)v[5] % LIST_MAX),
                             .has_allowed = (int32_t)v[6],
                             .params = p->params};
-    o.head.params.n_logprobs = (int32_t)v[7] - 1;
-    o.head.params.n_prompt_logprobs = (int32_t)v[8] - 1;
+    o.head.params.n_logprobs = (int32_t)((uint32_t)v[7] - 1);
+    o.head.params.n_prompt_logprobs = (int32_t)((uint32_t)v[8] - 1);
     o.head.params.top_k = (int32_t)v[9];
     o.head.params.min_tokens = (int32_t)v[10];
     (void)rt_plan_add_open(&p->writer, &o);
