@@ -95,6 +95,8 @@ FUNCTION(g_raise_exception)
     (void)self;
     (void)out;
     TP_TRY(rt_val_to_str(r, a->v[0], &s));
+    if (s->n == 0)
+        return TP_REJECT(TP_ERR_INVALID, "the template raised an exception without a message");
     return TP_REJECT(TP_ERR_INVALID, "%.*s", s->n < 4096 ? (int)s->n : 4096, s->s);
 }
 
