@@ -27,7 +27,8 @@
     X(CommFinalize)                                                                                \
     X(CommDestroy)                                                                                 \
     X(CommAbort)                                                                                   \
-    X(AllReduce)
+    X(AllReduce)                                                                                   \
+    X(AllGather)
 
 #if COMM_NCCL_HAVE_WINDOWS
 #    define COMM_NCCL_OPTIONAL(X)                                                                  \

@@ -303,7 +303,7 @@ static tp_status nccl_gather(comm_reducer *r, const void *in, void *out, size_t 
     if (n->comm == NULL) {
         st = TP_REJECT(TP_ERR_COMM, "NCCL on rank %d was told to abort", comm_rank(n->g));
     } else {
-        rc = ncclAllGather(in, out, bytes, ncclUint8, n->comm, (cudaStream_t)n->stream);
+        rc = n->lib->AllGather(in, out, bytes, ncclUint8, n->comm, (cudaStream_t)n->stream);
         st = rc == ncclSuccess ? TP_OK : settle(n, "all-gather", rc, patience(n));
     }
     (void)pthread_mutex_unlock(&n->lock);
