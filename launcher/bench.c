@@ -68,10 +68,22 @@ static tp_status run_loads(launch_result *results, int *n_run, const launch_load
     return TP_OK;
 }
 
+tp_status launch_tell_json(const launch_options *opt, launch_json *j)
+{
+    tp_status st = TP_OK;
+
+    tp_buf_putc(&j->text, '\n');
+    if (opt->output != NULL)
+        st = launch_write_file(opt->output, &j->text);
+    if (opt->json && !j->text.failed)
+        fputs(tp_buf_str(&j->text), stdout);
+    tp_buf_release(&j->text);
+    return st;
+}
+
 static tp_status put_results(const launch_options *opt, const launch_bench_head *head,
                              launch_result *r, int n)
 {
-    tp_status st = TP_OK;
     launch_json j;
 
     launch_json_init(&j);
@@ -79,13 +91,7 @@ static tp_status put_results(const launch_options *opt, const launch_bench_head 
     for (int i = 0; i < n; i++)
         launch_put_result(&j, head, &r[i]);
     launch_json_close(&j, ']');
-    tp_buf_putc(&j.text, '\n');
-    if (opt->output != NULL)
-        st = launch_write_file(opt->output, &j.text);
-    if (opt->json && !j.text.failed)
-        fputs(tp_buf_str(&j.text), stdout);
-    tp_buf_release(&j.text);
-    return st;
+    return launch_tell_json(opt, &j);
 }
 
 tp_status launch_tell_results(const launch_options *opt, const launch_bench_head *head,

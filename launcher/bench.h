@@ -99,6 +99,8 @@ TP_MUST_USE tp_status launch_write_plot(const char *path, const launch_bench_hea
                                         launch_result *r, int n);
 TP_MUST_USE tp_status launch_write_file(const char *path, const tp_buf *text);
 
+/* To --output and, with --json, to the terminal; releases j. */
+TP_MUST_USE tp_status launch_tell_json(const launch_options *opt, launch_json *j);
 /* All of the above that the options ask for. */
 TP_MUST_USE tp_status launch_tell_results(const launch_options *opt, const launch_bench_head *head,
                                           launch_result *r, int n);

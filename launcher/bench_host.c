@@ -315,7 +315,6 @@ static tp_status tell(const launch_options *opt, const launch_bench_head *head,
                       const host_loads *plan, launch_result *streams, const launch_step_cost *ahead,
                       const launch_step_cost *turn)
 {
-    tp_status st = TP_OK;
     launch_json j;
 
     if (!opt->json)
@@ -328,13 +327,7 @@ static tp_status tell(const launch_options *opt, const launch_bench_head *head,
     launch_json_close(&j, ']');
     put_steps(&j, plan, ahead, turn);
     launch_json_close(&j, '}');
-    tp_buf_putc(&j.text, '\n');
-    if (opt->output != NULL)
-        st = launch_write_file(opt->output, &j.text);
-    if (opt->json && !j.text.failed)
-        fputs(tp_buf_str(&j.text), stdout);
-    tp_buf_release(&j.text);
-    return st;
+    return launch_tell_json(opt, &j);
 }
 
 int launch_bench_host(const launch_options *opt)
