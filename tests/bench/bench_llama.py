@@ -22,6 +22,7 @@ import argparse
 import http.client
 import json
 import os
+import random
 import socket
 import statistics
 import subprocess
@@ -230,9 +231,14 @@ class Bench:
 
 
 def free_port():
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return s.getsockname()[1]
+    """Below the range from which the system gives out ports: a client that knocks too early would get it for itself."""
+    while True:
+        with socket.socket() as s:
+            try:
+                s.bind(("127.0.0.1", random.randint(10000, 32000)))
+                return s.getsockname()[1]
+            except OSError:
+                pass
 
 
 def main():
