@@ -248,7 +248,7 @@ static tp_status reduce_on_device(comm_group *g, const comm_reduce_args *a)
 tp_status comm_device_reduce_norm(comm_group *g, const float *roots, int64_t rows, int dim,
                                   const struct kern_rmsnorm_args *a)
 {
-    if (!comm_device_fuses_norm(g, rows, dim) || rows < 0 ||
+    if (g->device == NULL || rows < 0 ||
         (uint64_t)rows * (uint64_t)dim > g->window_bytes / sizeof(float))
         return TP_FAIL(TP_ERR_INVALID, "sum and norm of %lld rows of %d over %d ranks",
                        (long long)rows, dim, g->size);

@@ -26,13 +26,21 @@
 
 /* ---- engine thread ---- */
 
+/* Of a plan that nobody has checked yet. */
+static rt_plan_header read_header(const uint8_t *plan, size_t bytes)
+{
+    rt_plan_header head = {0};
+
+    memcpy(&head, plan, bytes < sizeof head ? bytes : sizeof head);
+    return head;
+}
+
 /* Issues a plan.  The watchdog has its eyes on the oldest step under way. */
 static tp_status issue(rt_engine *e, const uint8_t *plan, size_t bytes, bool *stop)
 {
-    rt_plan_header head = {0};
+    rt_plan_header head = read_header(plan, bytes);
     tp_status st;
 
-    memcpy(&head, plan, bytes < sizeof head ? bytes : sizeof head);
     if (rt_worker_under_way(e->worker) == 0)
         rt_watchdog_begin(e->watchdog, head.step);
     e->issued = head.step;
@@ -79,13 +87,16 @@ static tp_status failure(const rt_engine *e)
 /* What rank 0 has sent.  Steps are collected exactly where rank 0 collects them. */
 static tp_status obey(rt_engine *e, size_t bytes, bool *stop)
 {
-    rt_plan_reader r;
+    rt_plan_header head = read_header(e->plan_buf, bytes);
+    rt_plan_reader order;
 
-    TP_TRY(rt_plan_open_reader(&r, e->plan_buf, bytes));
-    if ((r.header.flags & RT_PLAN_COLLECT) == 0)
-        TP_TRY(issue(e, e->plan_buf, bytes, stop));
-    else if (rt_worker_under_way(e->worker) > 0)
-        TP_TRY(collect(e));
+    if ((head.flags & RT_PLAN_COLLECT) == 0) {
+        TP_TRY(issue(e, e->plan_buf, bytes, stop)); /* the worker checks the plan */
+    } else {
+        TP_TRY(rt_plan_open_reader(&order, e->plan_buf, bytes));
+        if (rt_worker_under_way(e->worker) > 0)
+            TP_TRY(collect(e));
+    }
     while (!rt_worker_has_room(e->worker) || (*stop && rt_worker_under_way(e->worker) > 0))
         TP_TRY(collect(e));
     return TP_OK;

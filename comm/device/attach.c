@@ -86,6 +86,7 @@ tp_status comm_device_sum_norm(comm_group *g, const float *in, int64_t rows, int
 {
     const comm_choice *c = choose_for_rows(g, rows, dim);
 
+    TP_ASSERT(c->r->ops->reduce_norm != NULL); /* the caller has asked comm_device_fuses_norm() */
     return c->r->ops->reduce_norm(c->r, in, a);
 }
 

@@ -258,15 +258,21 @@ static void nccl_drop(comm_reducer *r, int way)
         self_of(r)->symm = false; /* the memory stays: it is as good as any */
 }
 
+/* Holds the lock afterwards in any case; COMM: the communicator is no more. */
+static tp_status lock_communicator(nccl_reducer *n)
+{
+    (void)pthread_mutex_lock(&n->lock);
+    return n->comm != NULL
+               ? TP_OK
+               : TP_REJECT(TP_ERR_COMM, "NCCL on rank %d was told to abort", comm_rank(n->g));
+}
+
 static tp_status all_reduce(nccl_reducer *n, const float *in, float *out, int64_t count)
 {
-    tp_status st;
+    tp_status st = lock_communicator(n);
     ncclResult_t rc;
 
-    (void)pthread_mutex_lock(&n->lock);
-    if (n->comm == NULL) {
-        st = TP_REJECT(TP_ERR_COMM, "NCCL on rank %d was told to abort", comm_rank(n->g));
-    } else {
+    if (st == TP_OK) {
         rc = n->lib->AllReduce(in, out, (size_t)count, ncclFloat32, ncclSum, n->comm,
                                (cudaStream_t)n->stream);
         st = rc == ncclSuccess ? TP_OK : settle(n, "all-reduce", rc, patience(n));
@@ -296,13 +302,10 @@ static tp_status nccl_reduce(comm_reducer *r, int way, const float *in, float *o
 static tp_status nccl_gather(comm_reducer *r, const void *in, void *out, size_t bytes)
 {
     nccl_reducer *n = self_of(r);
-    tp_status st;
+    tp_status st = lock_communicator(n);
     ncclResult_t rc;
 
-    (void)pthread_mutex_lock(&n->lock);
-    if (n->comm == NULL) {
-        st = TP_REJECT(TP_ERR_COMM, "NCCL on rank %d was told to abort", comm_rank(n->g));
-    } else {
+    if (st == TP_OK) {
         rc = n->lib->AllGather(in, out, bytes, ncclUint8, n->comm, (cudaStream_t)n->stream);
         st = rc == ncclSuccess ? TP_OK : settle(n, "all-gather", rc, patience(n));
     }
@@ -320,12 +323,9 @@ static tp_status nccl_poll(comm_reducer *r)
 {
     nccl_reducer *n = self_of(r);
     ncclResult_t now = ncclSuccess, rc;
-    tp_status st = TP_OK;
+    tp_status st = lock_communicator(n);
 
-    (void)pthread_mutex_lock(&n->lock);
-    if (n->comm == NULL) {
-        st = TP_REJECT(TP_ERR_COMM, "NCCL on rank %d was told to abort", comm_rank(n->g));
-    } else {
+    if (st == TP_OK) {
         rc = n->lib->CommGetAsyncError(n->comm, &now);
         rc = rc == ncclSuccess ? now : rc;
         if (rc != ncclSuccess && rc != ncclInProgress)

@@ -9,10 +9,9 @@ TPSERVE_TEST_RANKS  ranks of the shared server (default: 2)
 import json
 import os
 import pathlib
-import random
 import signal
-import socket
 import subprocess
+import sys
 import time
 import urllib.error
 import urllib.request
@@ -20,22 +19,14 @@ import urllib.request
 import pytest
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT / "tests" / "harness"))
+from ports import free_port  # noqa: E402
+
 BIN = os.environ.get("TPSERVE_BIN", str(ROOT / "build" / "tpserve"))
 MODEL = os.environ.get("TPSERVE_TEST_MODEL", str(ROOT / "models" / "demo"))
 RANKS = int(os.environ.get("TPSERVE_TEST_RANKS", "2"))
 SANITIZED = "asan" in BIN or "tsan" in BIN
 START_SECONDS = 120
-
-
-def free_port():
-    """Below the range from which the system gives out ports: mpirun's own sockets cannot take it meanwhile."""
-    while True:
-        with socket.socket() as s:
-            try:
-                s.bind(("127.0.0.1", random.randint(10000, 32000)))
-                return s.getsockname()[1]
-            except OSError:
-                pass
 
 
 def mpi_env():

@@ -22,8 +22,6 @@ import argparse
 import http.client
 import json
 import os
-import random
-import socket
 import statistics
 import subprocess
 import sys
@@ -33,6 +31,9 @@ from pathlib import Path
 import llama_peer
 
 ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT / "tests" / "harness"))
+from ports import free_port  # noqa: E402
+
 CONTEXT, TOKENS, PREFILL, BATCH = 128, 32, 512, 16
 CONTEXTS = [512, 1024, 2048, 4096, 8192, 16384]
 PROMPT = [1000 + 37 * i % 5000 for i in range(32)]
@@ -228,17 +229,6 @@ class Bench:
             for c in CONTEXTS:
                 attn, step = v(f"attn us {c}"), v(f"step us {c}")
                 print(f"{c:8} {attn:14.0f} {attn / c * 1e3:12.1f} {step:12.0f} {100 * attn / step:7.1f} %")
-
-
-def free_port():
-    """Below the range from which the system gives out ports: a client that knocks too early would get it for itself."""
-    while True:
-        with socket.socket() as s:
-            try:
-                s.bind(("127.0.0.1", random.randint(10000, 32000)))
-                return s.getsockname()[1]
-            except OSError:
-                pass
 
 
 def main():

@@ -3,9 +3,9 @@
 # fuzz.sh - builds the fuzz targets with clang (libFuzzer, ASan, UBSan), runs each for a while, and prints a table.
 #
 # usage: fuzz.sh [run|merge|coverage] [TARGET...]     all targets without a name
-#   run       FUZZ_SECONDS (60) per target.  New inputs go to build-fuzz/work/TARGET, what failed to build-fuzz/found/TARGET;
+#   run       FUZZ_SECONDS (60) per target.  New inputs go to build-fuzz/grown/TARGET, what failed to build-fuzz/found/TARGET;
 #             the exit status is 1 when something failed, took more than a second or more than 512 MB.
-#   merge     adds to the corpora of the tree the short inputs of build-fuzz/work that reach code which they do not
+#   merge     adds to the corpora of the tree the short inputs of build-fuzz/grown that reach code which they do not
 #   coverage  lines of the code under test that the corpora reach (a build of its own, build-cov)
 # Environment: JOBS, FUZZ_SECONDS.
 set -eu
@@ -48,13 +48,13 @@ existing() {
 run_one() {
     name=$1
     log=build-fuzz/logs/$name
-    mkdir -p "build-fuzz/work/$name" "build-fuzz/found/$name" build-fuzz/logs
+    mkdir -p "build-fuzz/grown/$name" "build-fuzz/found/$name" build-fuzz/logs
     dict=tests/fuzz/dict/$name.dict
     status=0
     # shellcheck disable=SC2046
     build-fuzz/tests/fuzz/fuzz_"$name" -max_total_time="$seconds" -timeout=30 -report_slow_units=1 -rss_limit_mb=512 \
         -malloc_limit_mb=400 -max_len=4096 -print_final_stats=1 -verbosity=1 -artifact_prefix="build-fuzz/found/$name/" \
-        $([ -f "$dict" ] && echo "-dict=$dict") "build-fuzz/work/$name" \
+        $([ -f "$dict" ] && echo "-dict=$dict") "build-fuzz/grown/$name" \
         $(existing "tests/fuzz/corpus/$name" "tests/fuzz/regression/$name") >"$log" 2>&1 || status=1
     # On a busy machine an input may seem slow: one that takes no two seconds of processor time, start included, is none.
     for slow in build-fuzz/found/"$name"/slow-unit-* build-fuzz/found/"$name"/timeout-*; do
@@ -88,10 +88,10 @@ run_all() {
 
 merge_all() {
     for name in $targets; do
-        mkdir -p "tests/fuzz/corpus/$name" "build-fuzz/work/$name"
+        mkdir -p "tests/fuzz/corpus/$name" "build-fuzz/grown/$name"
         before=$(find "tests/fuzz/corpus/$name" -type f | wc -l)
         build-fuzz/tests/fuzz/fuzz_"$name" -merge=1 -use_counters=0 -max_len=2048 -rss_limit_mb=2048 \
-            "tests/fuzz/corpus/$name" "build-fuzz/work/$name" >build-fuzz/logs/"$name".merge 2>&1
+            "tests/fuzz/corpus/$name" "build-fuzz/grown/$name" >build-fuzz/logs/"$name".merge 2>&1
         after=$(find "tests/fuzz/corpus/$name" -type f | wc -l)
         echo "$name: $before inputs, now $after of $(du -sb "tests/fuzz/corpus/$name" | cut -f1) bytes"
     done
