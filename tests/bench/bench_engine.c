@@ -8,17 +8,12 @@
  * steps that follow each other within a run; without overlap it holds delivery, planning and sending, with it sending.
  * Both ways take turns, so that a busy machine disturbs them alike; the best of the rounds is the least disturbed one.
  */
-#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <string.h>
 
 #include "base/clock.h"
-#include "base/hash.h"
-#include "base/log.h"
-#include "base/mem.h"
-#include "runtime/engine.h"
 #include "runtime/sched/worker.h"
+#include "tests/bench/engine_job.h"
 
 #define ROUNDS     5
 #define SEQS_MAX   256
@@ -51,10 +46,7 @@ tp_status __wrap_rt_worker_collect(rt_worker *w)
 }
 
 typedef struct client {
-    rt_engine *engine;
-    pthread_mutex_t lock;
-    pthread_cond_t wake;
-    bool news; /* under lock */
+    bench_client base;
     int n_seqs, n_tokens;
     double seconds;
 } client;
@@ -63,26 +55,7 @@ typedef struct outcome {
     double tokens_per_s, gap_us, gap_p95_us, step_us;
 } outcome;
 
-static void notify(void *ctx)
-{
-    client *c = ctx;
-
-    pthread_mutex_lock(&c->lock);
-    c->news = true;
-    pthread_cond_signal(&c->wake);
-    pthread_mutex_unlock(&c->lock);
-}
-
-static void sleep_until_news(client *c)
-{
-    pthread_mutex_lock(&c->lock);
-    while (!c->news)
-        pthread_cond_wait(&c->wake, &c->lock);
-    c->news = false;
-    pthread_mutex_unlock(&c->lock);
-}
-
-static void submit(client *c, int i, rt_request **out)
+static rt_request *submit(client *c, int i)
 {
     int32_t prompt[PROMPT];
     rt_request_desc d = {
@@ -92,10 +65,7 @@ static void submit(client *c, int i, rt_request **out)
         prompt[k] = 300 + (i * 131 + k * 17) % 1000;
     d.sampling.max_tokens = c->n_tokens;
     d.sampling.ignore_eos = true;
-    d.notify = notify;
-    d.ctx = c;
-    if (rt_engine_submit(c->engine, &d, out) != TP_OK)
-        comm_abort(rt_engine_group(c->engine), 70, tp_last_error());
+    return bench_submit(&c->base, &d);
 }
 
 /* The API's part: submits, reads every event, ends the engine. */
@@ -108,9 +78,9 @@ static void *run_client(void *ctx)
     rt_event ev;
 
     for (int i = 0; i < c->n_seqs; i++)
-        submit(c, i, &r[i]);
+        r[i] = submit(c, i);
     while (left > 0) {
-        sleep_until_news(c);
+        bench_wait(&c->base);
         for (int i = 0; i < c->n_seqs; i++) {
             while (r[i] != NULL && rt_request_next(r[i], &ev))
                 ;
@@ -122,7 +92,7 @@ static void *run_client(void *ctx)
         }
     }
     c->seconds = (double)(tp_now_ns() - start) / (double)TP_NS_PER_S;
-    rt_engine_drain(c->engine, 0);
+    rt_engine_drain(c->base.engine, 0);
     return NULL;
 }
 
@@ -167,19 +137,11 @@ static tp_status once(const char *dir, const comm_world *world, kern_backend *be
                              .max_num_seqs = SEQS_MAX,
                              .max_model_len = 1024,
                              .sync_scheduling = sync};
-    pthread_t thread;
-    tp_status st;
 
     g_steps = 0;
-    TP_TRY(rt_engine_create(&c->engine, &opt, be, world));
-    if (world->rank == 0 && pthread_create(&thread, NULL, run_client, c) != 0)
-        return TP_FAIL(TP_ERR_NOMEM, "no thread");
-    st = rt_engine_run(c->engine);
-    if (world->rank == 0)
-        pthread_join(thread, NULL);
+    TP_TRY(bench_run_engine(&c->base, &opt, be, world, run_client, c));
     *out = summarise(c);
-    rt_engine_destroy(c->engine);
-    return st;
+    return TP_OK;
 }
 
 static void print(const char *what, const outcome *o)
@@ -191,11 +153,10 @@ static void print(const char *what, const outcome *o)
 
 static tp_status run(const comm_world *world, int argc, char **argv)
 {
-    client c = {.lock = PTHREAD_MUTEX_INITIALIZER,
-                .wake = PTHREAD_COND_INITIALIZER,
-                .n_seqs = argc > 2 ? (int)strtol(argv[2], NULL, 10) : 16,
-                .n_tokens = argc > 3 ? (int)strtol(argv[3], NULL, 10) : 200};
-    kern_open_args args = {.n_threads = argc > 4 ? (int)strtol(argv[4], NULL, 10) : 1};
+    client c = {.base = BENCH_CLIENT_INIT,
+                .n_seqs = bench_number(argc, argv, 2, 16),
+                .n_tokens = bench_number(argc, argv, 3, 200)};
+    kern_open_args args = {.n_threads = bench_number(argc, argv, 4, 1)};
     outcome best[2] = {0};
     kern_backend *be;
 
@@ -222,19 +183,5 @@ static tp_status run(const comm_world *world, int argc, char **argv)
 
 int main(int argc, char **argv)
 {
-    comm_world world;
-    tp_status st;
-
-    if (argc < 2) {
-        (void)fprintf(stderr, "usage: bench_engine DIR [sequences [tokens [threads]]]\n");
-        return 2;
-    }
-    tp_log_set_level(TP_LOG_WARN);
-    if (tp_hash_init() != TP_OK || comm_init(&world) != TP_OK)
-        return 1;
-    st = run(&world, argc, argv);
-    if (st != TP_OK)
-        comm_abort(NULL, 70, tp_last_error());
-    comm_finalize();
-    return 0;
+    return bench_job(run, "bench_engine DIR [sequences [tokens [threads]]]", argc, argv);
 }

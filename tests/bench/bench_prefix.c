@@ -10,25 +10,19 @@
  * HTTP.  A prompt that is too long for the model is cut to what fits.  With "dummy" the weights are random numbers, and
  * DIR needs no others.
  */
-#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "base/clock.h"
 #include "base/hash.h"
-#include "base/log.h"
-#include "base/mem.h"
-#include "runtime/engine.h"
+#include "tests/bench/engine_job.h"
 
 #define ROUNDS_MAX 100
 #define PROMPT_MAX 131072
 
 typedef struct client {
-    rt_engine *engine;
-    pthread_mutex_t lock;
-    pthread_cond_t wake;
-    bool news; /* under lock */
+    bench_client base;
     int n_shared, n_tail, n_rounds;
 } client;
 
@@ -36,25 +30,6 @@ typedef struct reply {
     double seconds; /* to the first token */
     int32_t n_cached;
 } reply;
-
-static void notify(void *ctx)
-{
-    client *c = ctx;
-
-    pthread_mutex_lock(&c->lock);
-    c->news = true;
-    pthread_cond_signal(&c->wake);
-    pthread_mutex_unlock(&c->lock);
-}
-
-static void sleep_until_news(client *c)
-{
-    pthread_mutex_lock(&c->lock);
-    while (!c->news)
-        pthread_cond_wait(&c->wake, &c->lock);
-    c->news = false;
-    pthread_mutex_unlock(&c->lock);
-}
 
 /* One token of a prompt whose first part depends on the round, and whose end on `end` too. */
 static reply ask(client *c, uint32_t round, uint32_t end, uint8_t salt)
@@ -74,12 +49,9 @@ static reply ask(client *c, uint32_t round, uint32_t end, uint8_t salt)
     d.cache_salt[0] = salt;
     d.sampling.max_tokens = 1;
     d.sampling.ignore_eos = true;
-    d.notify = notify;
-    d.ctx = c;
-    if (rt_engine_submit(c->engine, &d, &r) != TP_OK)
-        comm_abort(rt_engine_group(c->engine), 70, tp_last_error());
+    r = bench_submit(&c->base, &d);
     while (!rt_request_done(r)) {
-        sleep_until_news(c);
+        bench_wait(&c->base);
         while (rt_request_next(r, &ev)) {
             if (ev.kind == RT_EVENT_TOKEN)
                 out.seconds = (double)(tp_now_ns() - start) / (double)TP_NS_PER_S;
@@ -110,7 +82,7 @@ static void *run_client(void *ctx)
 {
     client *c = ctx;
     double ratio[ROUNDS_MAX];
-    int64_t room = rt_engine_get_info(c->engine)->max_model_len - 1 - c->n_tail;
+    int64_t room = rt_engine_get_info(c->base.engine)->max_model_len - 1 - c->n_tail;
 
     if (c->n_shared > room) {
         (void)printf("the context holds %lld shared tokens, not %d\n", (long long)room,
@@ -135,25 +107,23 @@ static void *run_client(void *ctx)
         "median of %d: a second prompt with %d shared tokens and %d of its own has its first token after "
         "%.2f %% of the time\n",
         c->n_rounds, c->n_shared, c->n_tail, 100 * ratio[c->n_rounds / 2]);
-    rt_engine_drain(c->engine, 0);
+    rt_engine_drain(c->base.engine, 0);
     return NULL;
 }
 
 static tp_status run(const comm_world *world, int argc, char **argv)
 {
-    client c = {.lock = PTHREAD_MUTEX_INITIALIZER,
-                .wake = PTHREAD_COND_INITIALIZER,
-                .n_shared = argc > 2 ? (int)strtol(argv[2], NULL, 10) : 4096,
-                .n_tail = argc > 3 ? (int)strtol(argv[3], NULL, 10) : 64,
-                .n_rounds = argc > 5 ? (int)strtol(argv[5], NULL, 10) : 3};
-    kern_open_args args = {.n_threads = argc > 4 ? (int)strtol(argv[4], NULL, 10) : 2};
+    client c = {.base = BENCH_CLIENT_INIT,
+                .n_shared = bench_number(argc, argv, 2, 4096),
+                .n_tail = bench_number(argc, argv, 3, 64),
+                .n_rounds = bench_number(argc, argv, 5, 3)};
+    kern_open_args args = {.n_threads = bench_number(argc, argv, 4, 2)};
     rt_engine_options opt = {.model_dir = argv[1],
                              .dtype = "auto",
                              .comm = "auto",
                              .watermark = -1,
                              .max_num_seqs = 4,
                              .dummy_weights = argc > 6 && strcmp(argv[6], "dummy") == 0};
-    pthread_t thread;
     kern_backend *be;
     tp_status st;
 
@@ -163,34 +133,13 @@ static tp_status run(const comm_world *world, int argc, char **argv)
                        "at least one token shared and one behind, %d at most, in 1 to %d rounds",
                        PROMPT_MAX, ROUNDS_MAX);
     TP_TRY(kern_cpu_ops()->open(&be, &args));
-    TP_TRY(rt_engine_create(&c.engine, &opt, be, world));
-    if (world->rank == 0 && pthread_create(&thread, NULL, run_client, &c) != 0)
-        return TP_FAIL(TP_ERR_NOMEM, "no thread");
-    st = rt_engine_run(c.engine);
-    if (world->rank == 0)
-        pthread_join(thread, NULL);
-    rt_engine_destroy(c.engine);
+    st = bench_run_engine(&c.base, &opt, be, world, run_client, &c);
     be->ops->close(be);
     return st;
 }
 
 int main(int argc, char **argv)
 {
-    comm_world world;
-    tp_status st;
-
-    if (argc < 2) {
-        (void)fprintf(stderr,
-                      "usage: bench_prefix DIR [shared [tail [threads [rounds [dummy]]]]]\n");
-        return 2;
-    }
-    (void)setvbuf(stdout, NULL, _IOLBF, 0);
-    tp_log_set_level(TP_LOG_WARN);
-    if (tp_hash_init() != TP_OK || comm_init(&world) != TP_OK)
-        return 1;
-    st = run(&world, argc, argv);
-    if (st != TP_OK)
-        comm_abort(NULL, 70, tp_last_error());
-    comm_finalize();
-    return 0;
+    return bench_job(run, "bench_prefix DIR [shared [tail [threads [rounds [dummy]]]]]", argc,
+                     argv);
 }
