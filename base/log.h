@@ -5,7 +5,7 @@
  *
  * Text that came from outside (headers, names, paths) is escaped: control bytes and DEL become \xHH,
  * so a line is always one line.  A line longer than 4 KiB is cut.  Levels: error warn info debug trace;
- * the default shows info on rank 0 and warn elsewhere.  TPSERVE_LOG=debug or --log-level sets it.
+ * the default shows info on rank 0 and warn elsewhere.  --log-level sets it.
  * Threads: any; each line is one write().
  */
 #ifndef TP_LOG_H

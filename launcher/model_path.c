@@ -20,7 +20,7 @@
 #define ALIAS_HOPS_MAX 4
 
 typedef struct search {
-    tp_buf tried; /* one indented line per place */
+    tp_buf tried; /* the places, with commas between them */
     char *out;    /* [LAUNCH_PATH_MAX] */
     const launch_options *opt;
 } search;
@@ -36,6 +36,11 @@ static const struct {
     {"8b", "meta-llama/Llama-3.1-8B-Instruct"},
 };
 
+static void add_tried(search *s, const char *dir, const char *file)
+{
+    tp_buf_printf(&s->tried, "%s%s/%s", s->tried.len > 0 ? ", " : "", dir, file);
+}
+
 /* True when path/config.json is there; then it is the answer. */
 static bool try_directory(search *s, const char *path)
 {
@@ -48,7 +53,7 @@ static bool try_directory(search *s, const char *path)
         snprintf(s->out, LAUNCH_PATH_MAX, "%s", path);
         return true;
     }
-    tp_buf_printf(&s->tried, "\n    %s", file);
+    add_tried(s, path, "config.json");
     return false;
 }
 
@@ -77,13 +82,14 @@ static bool try_cache(search *s, const char *hub_dir, const char *id)
     tp_buf commit;
     bool found = false;
 
-    if (slash == NULL || strchr(slash + 1, '/') != NULL || strstr(id, "..") != NULL ||
+    if (slash == NULL || slash == id || strchr(slash + 1, '/') != NULL ||
+        strstr(id, "..") != NULL ||
         snprintf(repo, sizeof repo, "%s/models--%.*s--%s", hub_dir, (int)(slash - id), id,
                  slash + 1) >= (int)sizeof repo)
         return false;
     snprintf(refs, sizeof refs, "%s/refs/main", repo);
     if (access(refs, R_OK) != 0) {
-        tp_buf_printf(&s->tried, "\n    %s", refs);
+        add_tried(s, repo, "refs/main");
         return false;
     }
     tp_buf_init(&commit, 256);
@@ -178,7 +184,7 @@ static bool try_model_path(search *s, const char *dir, const char *name, int hop
 
     read_alias(dir, name, target);
     if (target[0] == '\0')
-        tp_buf_printf(&s->tried, "\n    %s/aliases.yaml", dir);
+        add_tried(s, dir, "aliases.yaml");
     else if (target[0] == '/' ? try_directory(s, target)
                               : try_joined(s, dir, target) || find(s, target, hops + 1))
         return true;
@@ -236,10 +242,12 @@ tp_status launch_find_model(char out[LAUNCH_PATH_MAX], const launch_options *opt
                          "local cache, or an alias such as demo");
     tp_buf_init(&s.tried, 64 * 1024);
     if (!find(&s, opt->model, 0))
-        st = TP_REJECT(TP_ERR_NOT_FOUND,
-                       "no model \"%s\" was found; searched for:%s\nGive a directory that holds "
-                       "config.json, or add one with --model-path or TPSERVE_MODELS",
-                       opt->model, tp_buf_str(&s.tried));
+        st = TP_REJECT(
+            TP_ERR_NOT_FOUND,
+            "no model \"%s\": expected a directory with config.json, an alias or directory "
+            "under --model-path or TPSERVE_MODELS, or a Hub id in the local cache; looked "
+            "for %s",
+            opt->model, tp_buf_str(&s.tried));
     tp_buf_release(&s.tried);
     return st;
 }

@@ -140,6 +140,9 @@ static void test_every_place_is_listed(void **state)
     assert_non_null(strstr(tp_last_error(), "models/aliases.yaml"));
     assert_non_null(strstr(tp_last_error(), "/nonexistent/models--Org--Missing/refs/main"));
     assert_non_null(strstr(tp_last_error(), "--model-path"));
+    assert_int_equal(find("/no/such", NULL, out), TP_ERR_NOT_FOUND);
+    assert_non_null(strstr(tp_last_error(), "looked for /no/such/config.json"));
+    assert_null(strstr(tp_last_error(), "models--"));                /* a path is no Hub id */
     assert_int_equal(find("loop", "models", out), TP_ERR_NOT_FOUND); /* ends */
     assert_int_equal(find("a", "broken", out), TP_ERR_NOT_FOUND);
     assert_int_equal(find("../x/..", NULL, out), TP_ERR_NOT_FOUND);
