@@ -65,11 +65,11 @@ static void on_signal(const siginfo_t *info, int count)
     } else if (comm_life_lost(NULL)) {
         tp_debug("launcher", "signal %d after the loss of a rank", info->si_signo);
     } else if (g_watch.engine != NULL) {
-        tp_info("launcher", "signal %d: draining, running requests have %lld ms", info->si_signo,
-                (long long)timeout_ms);
+        tp_info("launcher", "signal %d: draining, running requests have %lld s", info->si_signo,
+                (long long)timeout_ms / 1000);
         rt_engine_drain(g_watch.engine, timeout_ms);
     } else {
-        tp_info("launcher", "signal %d while loading: ending", info->si_signo);
+        tp_info("launcher", "signal %d while no engine runs: ending", info->si_signo);
         g_watch.stop_early = true;
     }
     pthread_mutex_unlock(&g_watch.lock);
@@ -197,24 +197,57 @@ static void leave(rt_engine *engine, tp_status st)
     comm_abort(engine != NULL ? rt_engine_group(engine) : NULL, COMM_EXIT_LOST, why);
 }
 
+/* What rank 0 does before the ranks meet in rt_engine_create: finds the model, and listens. */
+static tp_status start_leader(char dir[LAUNCH_PATH_MAX], api_server **api,
+                              const launch_options *opt, tp_arena *arena)
+{
+    tp_status st = launch_find_model(dir, opt);
+
+    if (st != TP_OK)
+        return TP_FAIL(st, "%s", tp_last_error());
+    return start_api(api, opt, arena);
+}
+
+static tp_status serve_requests(rt_engine *engine, api_server *api, const launch_options *opt)
+{
+    tp_status st;
+
+    set_watched(engine);
+    if (api != NULL) {
+        api_server_set_engine(api, engine);
+        tp_info("launcher", "ready: http://%s:%d/v1", opt->host, api_server_port(api));
+    }
+    st = rt_engine_run(engine);
+    set_watched(NULL);
+    return st;
+}
+
+/* Tells clients how it ended.  engine: NULL when it never began; st: its end. */
+static void end_api(api_server *api, const rt_engine *engine, tp_status st)
+{
+    if (st != TP_OK) {
+        bool lost = engine != NULL && rt_engine_get_state(engine) == RT_ENGINE_RANK_LOST;
+
+        api_server_set_failed(api, lost ? "rank_lost" : "engine_dead");
+        if (engine != NULL)
+            tp_sleep_us(LINGER_MS * 1000);
+    }
+    api_server_stop(api, st == TP_OK ? 5 * FLUSH_MS : FLUSH_MS);
+    api_server_destroy(api);
+}
+
 /* Serves until the end; the engine and the server live inside. */
 static tp_status run(const launch_options *opt, const comm_world *world, kern_backend *be,
                      const launch_device *device, tp_arena *arena)
 {
-    bool leader = world->rank == 0;
     char dir[LAUNCH_PATH_MAX] = "";
     rt_engine_options eo = launch_engine_options(opt, dir);
     api_server *api = NULL;
     rt_engine *engine = NULL;
     tp_status st = TP_OK;
 
-    if (leader && be != NULL) {
-        st = launch_find_model(dir, opt);
-        if (st != TP_OK)
-            st = TP_FAIL(st, "%s", tp_last_error());
-        else
-            st = start_api(&api, opt, arena);
-    }
+    if (world->rank == 0 && be != NULL)
+        st = start_leader(dir, &api, opt, arena);
     /* the ranks agree inside: a failure of rank 0 above is handed in as a missing model */
     eo.model_dir = st == TP_OK ? dir : NULL;
     eo.reducers = device->reducers;
@@ -225,27 +258,10 @@ static tp_status run(const launch_options *opt, const comm_world *world, kern_ba
     else if (be->device && eo.memory_share <= 0)
         eo.memory_share = LAUNCH_GPU_SHARE;
     st = rt_engine_create(&engine, &eo, be, world);
-    if (st == TP_OK) {
-        set_watched(engine);
-        if (api != NULL) {
-            api_server_set_engine(api, engine);
-            tp_info("launcher", "ready: http://%s:%d/v1", opt->host, api_server_port(api));
-        }
-        st = rt_engine_run(engine);
-        set_watched(NULL);
-    }
-    if (api != NULL) {
-        if (st != TP_OK) {
-            api_server_set_failed(api, engine != NULL &&
-                                               rt_engine_get_state(engine) == RT_ENGINE_RANK_LOST
-                                           ? "rank_lost"
-                                           : "engine_dead");
-            if (engine != NULL)
-                tp_sleep_us(LINGER_MS * 1000);
-        }
-        api_server_stop(api, st == TP_OK ? 5 * FLUSH_MS : FLUSH_MS);
-        api_server_destroy(api);
-    }
+    if (st == TP_OK)
+        st = serve_requests(engine, api, opt);
+    if (api != NULL)
+        end_api(api, engine, st);
     if (st != TP_OK && world->size > 1)
         leave(engine, st);
     rt_engine_destroy(engine);
