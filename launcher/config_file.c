@@ -43,6 +43,16 @@ static tp_status set_node(launch_parser *p, yaml_document_t *doc, const launch_r
     return TP_OK;
 }
 
+static tp_status unknown_key(const char *path, const yaml_node_t *key)
+{
+    const char *name = (const char *)key->data.scalar.value;
+    const char *nearest = launch_nearest(name, strlen(name));
+
+    return TP_REJECT(TP_ERR_INVALID, "%s:%zu: unknown option \"%s\"%s%s%s", path,
+                     key->start_mark.line + 1, name, nearest != NULL ? "; did you mean \"" : "",
+                     nearest != NULL ? nearest : "", nearest != NULL ? "\"?" : "");
+}
+
 static tp_status set_pairs(launch_parser *p, yaml_document_t *doc, const char *path)
 {
     const yaml_node_t *root = yaml_document_get_root_node(doc);
@@ -64,8 +74,7 @@ static tp_status set_pairs(launch_parser *p, yaml_document_t *doc, const char *p
         name = (const char *)key->data.scalar.value;
         row = launch_find(name, strlen(name));
         if (row == NULL)
-            return TP_REJECT(TP_ERR_INVALID, "%s:%zu: unknown option \"%s\"", path,
-                             key->start_mark.line + 1, name);
+            return unknown_key(path, key);
         TP_TRY(set_node(p, doc, row, value, path));
     }
     return TP_OK;

@@ -14,7 +14,9 @@ static const char k_usage[] =
     "       [mpirun -np N] tpserve bench MODEL --engine\n"
     "       tpserve bench MODEL --host\n"
     "       mpirun -np N tpserve bench --comm [--output FILE]\n"
-    "       tpserve version\n\n"
+    "       tpserve --version\n";
+
+static const char k_purpose[] =
     "Serves a language model over the OpenAI API from N ranks that share it.\n";
 
 static const char *placeholder(const launch_row *r)
@@ -29,6 +31,12 @@ static const char *placeholder(const launch_row *r)
     case LAUNCH_TYPE_LIST: break;
     }
     return r->words != NULL ? " WORD" : " TEXT";
+}
+
+/* What stands before an alias: one letter has one dash. */
+static const char *alias_dashes(const launch_row *r)
+{
+    return r->alias[1] == '\0' ? ", -" : ", --";
 }
 
 /* Prints text in lines of at most `width` characters, each behind `indent` spaces. */
@@ -51,7 +59,7 @@ static void wrap(FILE *out, const char *text, int indent, int width)
 
 void launch_print_help(FILE *out)
 {
-    fputs(k_usage, out);
+    fprintf(out, "%s\n%s", k_usage, k_purpose);
     for (int i = 0; i < launch_n_rows; i++) {
         const launch_row *r = &launch_rows[i];
 
@@ -61,7 +69,7 @@ void launch_print_help(FILE *out)
             fprintf(out, "\n%s\n", r->group);
         fprintf(out, "  --%s%s", r->name, placeholder(r));
         if (r->alias != NULL)
-            fprintf(out, ", --%s", r->alias);
+            fprintf(out, "%s%s", alias_dashes(r), r->alias);
         if (r->words != NULL)
             fprintf(out, "  {%s}", r->words);
         if (r->dflt != NULL)
@@ -69,8 +77,8 @@ void launch_print_help(FILE *out)
         fputc('\n', out);
         wrap(out, r->doc, 6, 90);
     }
-    fputs("\nEvery option may also be given as TPSERVE_<NAME> in the environment or in a YAML file "
-          "(--config).\n",
+    fputs("\nA switch that is on is turned off with --no-NAME. Every option may also be given as "
+          "TPSERVE_<NAME>\nin the environment or in a YAML file (--config).\n",
           out);
 }
 
@@ -150,7 +158,7 @@ void launch_print_man(FILE *out)
         roff(out, text);
         line += n + (line[n] == '\n');
     }
-    fputs(".fi\n.SH OPTIONS\n", out);
+    fprintf(out, ".fi\n.SH DESCRIPTION\n%s.SH OPTIONS\n", k_purpose);
     for (int i = 0; i < launch_n_rows; i++) {
         const launch_row *r = &launch_rows[i];
 
@@ -162,6 +170,10 @@ void launch_print_man(FILE *out)
         roff(out, "--");
         roff(out, r->name);
         fputs(placeholder(r), out);
+        if (r->alias != NULL) {
+            roff(out, alias_dashes(r));
+            roff(out, r->alias);
+        }
         fputc('\n', out);
         roff(out, r->doc);
         if (r->words != NULL) {
@@ -180,7 +192,9 @@ void launch_print_man(FILE *out)
         ".SH ENVIRONMENT\nEvery option may be given as TPSERVE_<NAME>; TPSERVE_MODELS is a list of "
         "directories for aliases; TPSERVE_CPU_ISA forces generic, avx2, avx512 or amx.\n"
         ".SH SIGNALS\nSIGTERM, SIGINT or SIGUSR1 drain: running requests finish within "
-        "\\-\\-shutdown\\-timeout. Under mpirun send SIGUSR1 to mpirun, which forwards it.\n",
+        "\\-\\-shutdown\\-timeout. Under mpirun send SIGUSR1 to mpirun, which forwards it.\n"
+        ".SH EXIT STATUS\n0: drained. 1: did not start. 2: usage. 70: a rank was lost. 71: not all "
+        "ranks arrived in time. 75: a step of a single rank hung.\n",
         out);
 }
 

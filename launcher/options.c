@@ -15,6 +15,8 @@
 #include "base/log.h"
 #include "base/mem.h"
 
+#define NAME_MAX_LEN 40 /* letters of an option's name */
+
 static bool same_name(const char *row_name, const char *name, size_t len)
 {
     size_t i;
@@ -34,6 +36,51 @@ const launch_row *launch_find(const char *name, size_t len)
             return r;
     }
     return NULL;
+}
+
+/* How many letters of a must be added, removed or changed to get b: Levenshtein's table, one row at a time. */
+static size_t edit_distance(const char *a, size_t a_len, const char *b)
+{
+    size_t row[NAME_MAX_LEN + 1], b_len = strlen(b);
+
+    TP_ASSERT(b_len <= NAME_MAX_LEN);
+    for (size_t j = 0; j <= b_len; j++)
+        row[j] = j;
+    for (size_t i = 1; i <= a_len; i++) {
+        size_t diagonal = row[0];
+
+        row[0] = i;
+        for (size_t j = 1; j <= b_len; j++) {
+            size_t change = diagonal + (a[i - 1] != b[j - 1]);
+            size_t step = (row[j] < row[j - 1] ? row[j] : row[j - 1]) + 1;
+
+            diagonal = row[j];
+            row[j] = change < step ? change : step;
+        }
+    }
+    return row[b_len];
+}
+
+const char *launch_nearest(const char *name, size_t len)
+{
+    size_t best = len < 2 ? len : 2 + len / 4; /* as many changes or more would be a guess */
+    const char *found = NULL;
+
+    for (int i = 0; i < launch_n_rows; i++) {
+        const launch_row *r = &launch_rows[i];
+        size_t d;
+
+        if ((r->flags & LAUNCH_HIDDEN) != 0)
+            continue;
+        d = edit_distance(name, len, r->name);
+        if (r->alias != NULL && edit_distance(name, len, r->alias) < d)
+            d = edit_distance(name, len, r->alias);
+        if (d < best) {
+            best = d;
+            found = r->name;
+        }
+    }
+    return found;
 }
 
 /* ---- values ---- */
@@ -218,6 +265,19 @@ static tp_status apply_environment(launch_parser *p)
     return models != NULL ? set_items(p, launch_find("model-path", 10), models, ":") : TP_OK;
 }
 
+/* arg: as it was given, with its dashes; name: behind them. */
+static tp_status unknown_flag(const char *arg, const char *name, size_t len)
+{
+    const char *nearest = launch_nearest(name, len);
+    int shown = (int)(name - arg + (ptrdiff_t)len);
+
+    if (nearest != NULL)
+        return TP_REJECT(TP_ERR_INVALID, "unknown option %.*s; did you mean --%s?", shown, arg,
+                         nearest);
+    return TP_REJECT(TP_ERR_INVALID, "unknown option %.*s: tpserve --help lists them all", shown,
+                     arg);
+}
+
 /* One flag at argv[*i]; moves *i past its value.  only: NULL, or the one row that this pass is about. */
 static tp_status apply_flag(launch_parser *p, int argc, char **argv, int *i, const launch_row *only)
 {
@@ -233,11 +293,8 @@ static tp_status apply_flag(launch_parser *p, int argc, char **argv, int *i, con
         negated = row != NULL && row->type == LAUNCH_TYPE_BOOL;
         row = negated ? row : NULL;
     }
-    if (row == NULL && strcmp(arg, "-h") == 0)
-        row = launch_find("help", 4);
     if (row == NULL)
-        return TP_REJECT(TP_ERR_INVALID, "unknown option %.*s: tpserve --help lists them all",
-                         (int)(name - arg + (ptrdiff_t)len), arg);
+        return unknown_flag(arg, name, len);
     if (row->type == LAUNCH_TYPE_BOOL && value == NULL) {
         value = negated ? "false" : "true";
     } else if (value == NULL && (row->flags & LAUNCH_BARE) != 0 &&
@@ -259,11 +316,18 @@ static tp_status apply_flag(launch_parser *p, int argc, char **argv, int *i, con
 
 static bool take_command(launch_parser *p, const char *word)
 {
-    static const char *const k_names[] = {"serve", "inspect", "plan", "doctor", "bench", "version"};
+    static const struct {
+        const char *word;
+        launch_command command;
+    } k_words[] = {
+        {"serve", LAUNCH_SERVE},       {"inspect", LAUNCH_INSPECT}, {"plan", LAUNCH_PLAN},
+        {"doctor", LAUNCH_DOCTOR},     {"bench", LAUNCH_BENCH},     {"version", LAUNCH_VERSION},
+        {"--version", LAUNCH_VERSION}, /* no row: the environment may well hold a TPSERVE_VERSION */
+    };
 
-    for (int c = 0; c < (int)TP_ARRAY_LEN(k_names); c++) {
-        if (strcmp(word, k_names[c]) == 0) {
-            p->opt.command = (launch_command)c;
+    for (size_t i = 0; i < TP_ARRAY_LEN(k_words); i++) {
+        if (strcmp(word, k_words[i].word) == 0) {
+            p->opt.command = k_words[i].command;
             return true;
         }
     }
@@ -275,10 +339,10 @@ static tp_status apply_command_line(launch_parser *p, int argc, char **argv, con
     bool have_model = false;
 
     for (int i = 1; i < argc; i++) {
-        if (argv[i][0] == '-' && argv[i][1] != '\0') {
-            TP_TRY(apply_flag(p, argc, argv, &i, only));
-        } else if (i == 1 && take_command(p, argv[i])) {
+        if (i == 1 && take_command(p, argv[i])) {
             continue;
+        } else if (argv[i][0] == '-' && argv[i][1] != '\0') {
+            TP_TRY(apply_flag(p, argc, argv, &i, only));
         } else if (only == NULL && have_model) {
             return TP_REJECT(TP_ERR_INVALID, "unexpected argument \"%s\"", argv[i]);
         } else if (only == NULL) {

@@ -106,7 +106,7 @@ typedef enum launch_flags {
 typedef struct launch_row {
     const char *group; /* heading in --help; NULL = as the row before */
     const char *name;  /* "max-model-len" */
-    const char *alias; /* another spelling, or NULL: "tp", "context-length" */
+    const char *alias; /* another spelling, or NULL: "tp", "context-length", "q" (-q) */
     launch_type type;
     size_t offset;     /* in launch_options */
     const char *dflt;  /* as text; NULL = unset */
@@ -142,6 +142,8 @@ TP_MUST_USE tp_status launch_set(launch_parser *p, const launch_row *row, const 
                                  launch_origin origin);
 /* By name or alias, '_' and '-' alike; NULL when unknown. */
 const launch_row *launch_find(const char *name, size_t len);
+/* The option of --help whose name or alias is spelled most like this; NULL when none is near. */
+const char *launch_nearest(const char *name, size_t len);
 /* Reads a YAML mapping of options. */
 TP_MUST_USE tp_status launch_read_file(launch_parser *p, const char *path);
 

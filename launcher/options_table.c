@@ -267,7 +267,7 @@ const launch_row launch_rows[] = {
         "YAML file of options: keys are flag names, as in vLLM's config.yaml."),
     BOOL(NULL, "print-config", NULL, print_config, 0,
          "Print every option with its value and where it came from, and exit."),
-    BOOL(NULL, "help", NULL, help, 0, "Print this text and exit."),
+    BOOL(NULL, "help", "h", help, 0, "Print this text and exit."),
     {NULL, "generate-man", NULL, LAUNCH_TYPE_BOOL, AT(generate_man), NULL, 0, 0, NULL,
      LAUNCH_HIDDEN, "Print the manual page."},
     {NULL, "generate-completion", NULL, LAUNCH_TYPE_WORD, AT(generate_completion), NULL, 0, 0,

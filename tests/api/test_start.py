@@ -60,7 +60,7 @@ def test_help_names_every_option():
 
 
 def test_version():
-    for word in (["version"],):
+    for word in (["version"], ["--version"]):
         code, out, _, _ = run(*word)
         assert code == 0 and re.fullmatch(r"tpserve \d+\.\d+\.\d+\n", out)
 

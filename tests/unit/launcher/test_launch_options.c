@@ -104,6 +104,12 @@ static void test_refusals_name_the_cure(void **state)
     (void)state;
     assert_refused(PARSE("--frobnicate"), "unknown option --frobnicate");
     assert_refused(PARSE("--no-port"), "unknown option --no-port");
+    assert_refused(PARSE("--modle", "m"), "unknown option --modle; did you mean --model?");
+    assert_refused(PARSE("--max-num-sequences=4"), "did you mean --max-num-seqs?");
+    assert_refused(PARSE("-np", "4"), "did you mean --tensor-parallel-size?");
+    assert_refused(PARSE("-x"), "unknown option -x: tpserve --help lists them all");
+    assert_refused(PARSE("--a-name-that-is-longer-than-that-of-any-option-of-the-table"),
+                   "lists them all");
     assert_refused(PARSE("--port"), "--port needs a value");
     assert_refused(PARSE("--port", "70000"), "0 to 65535");
     assert_refused(PARSE("--port", "x"), "whole number");
@@ -239,6 +245,7 @@ static void test_yaml_errors_have_a_line(void **state)
         const char *text, *error;
     } k_cases[] = {
         {"port: 1\nfrob: 2\n", ":2: unknown option \"frob\""},
+        {"block_sise: 32\n", ":1: unknown option \"block_sise\"; did you mean \"block-size\"?"},
         {"\n\nport: x\n", ":3: --port: expected a whole number"},
         {"port: [1, 2]\n", ":1: port: expected a single value"},
         {"api-key:\n  - [a]\n", ":2: api-key: expected a list of plain values"},
