@@ -22,6 +22,8 @@
 #define ROWS_MIN      192           /* rows of a block, at least, when k is long */
 #define BLOCK_A_BYTES (1024 * 1024) /* activations of a block of rows */
 #define STIR_ROWS     16          /* of a unit that takes long enough to be worth a sign of life */
+#define PART_TILES    8           /* tiles of a part of a block, at least */
+#define PART_MACS     (2 << 20)   /* its multiplications, at least: about 10 us */
 #define TEAM_WORK_MIN (64 * 1024) /* weight bytes times tiles from which a team repays itself */
 #define REPAIR_BYTES  ((GEMM_REPAIR_K + GEMM_A_TILE_K) * GEMM_NR * 2)
 
@@ -32,8 +34,10 @@ typedef struct gemm_job {
     const gemm_kernels *kn;
     const uint8_t *a; /* activations, as the kernels want them */
     size_t a_stride;
-    int64_t rows;     /* of a block */
-    int64_t n_blocks; /* of rows */
+    int64_t rows;      /* of a block */
+    int64_t n_blocks;  /* of rows */
+    int64_t part_rows; /* of a part of a block */
+    int64_t n_parts;
     uint8_t *scratch; /* [threads][local_bytes] */
     uint8_t *packed;  /* activations in tile order */
     gemm_plan plan;
@@ -161,39 +165,53 @@ static void store_tile(const gemm_job *job, int64_t panel, int64_t r0, int rows,
     }
 }
 
-static void run_unit(const gemm_job *job, const gemm_local *lc, int64_t panel, int64_t block)
+/* How `rows` rows are cut into tiles: n of them, the first n_more one row_step larger than the others. */
+typedef struct gemm_cut {
+    int64_t n, n_more, rows;
+} gemm_cut;
+
+/* As equal as can be: a tile of two rows takes as long as one of three. */
+static gemm_cut cut_tiles(const gemm_kernels *kn, int64_t rows)
+{
+    int64_t steps = (rows + kn->row_step - 1) / kn->row_step;
+    int64_t n = (rows + kn->mr - 1) / kn->mr;
+
+    return (gemm_cut){.n = n, .n_more = steps % n, .rows = steps / n * kn->row_step};
+}
+
+/* Rows [r_begin, r_end) of one panel. */
+static void run_unit(const gemm_job *job, const gemm_local *lc, int64_t panel, int64_t r_begin,
+                     int64_t r_end)
 {
     const gemm_plan *p = &job->plan;
     const uint8_t *w = job->w->data + (size_t)panel * job->w->panel_bytes;
-    int64_t r_begin = block * job->rows;
-    int64_t rows = job->args->m - r_begin < job->rows ? job->args->m - r_begin : job->rows;
-    int64_t n_tiles = (rows + job->kn->mr - 1) / job->kn->mr;
-    int64_t each = round_up((rows + n_tiles - 1) / n_tiles, job->kn->row_step);
+    gemm_cut cut = cut_tiles(job->kn, r_end - r_begin);
     size_t tile_floats = (size_t)p->n_slots * (size_t)job->kn->mr * GEMM_NR;
     int c0 = 0;
 
-    n_tiles = (rows + each - 1) / each;
     for (int g = 0; g < p->n_groups; g++) {
         int c1 = p->group_end[g];
         const gemm_chunk *last = &p->chunks[c1 - 1];
         const uint8_t *fetch =
             w + (size_t)((last->k0 + last->k) / gemm_line_k(job->w->desc.dtype)) *
                     gemm_line_bytes(job->w->desc.dtype);
+        int64_t r0 = r_begin;
 
-        for (int64_t t = 0; t < n_tiles; t++) {
-            int64_t r0 = t * each;
+        for (int64_t t = 0; t < cut.n; t++) {
+            int64_t rows = cut.rows + (t < cut.n_more ? job->kn->row_step : 0);
             gemm_step step = {
-                .r0 = r_begin + r0,
-                .rows = rows - r0 < each ? (int)(rows - r0) : (int)each,
+                .r0 = r0,
+                .rows = (int)(r_end - r0 < rows ? r_end - r0 : rows),
                 .c0 = c0,
                 .c1 = c1,
                 .acc = lc->acc + (p->n_groups > 1 ? (size_t)t * tile_floats : 0),
-                .rate = fetch_rate(t, n_tiles),
+                .rate = fetch_rate(t, cut.n),
             };
 
             run_tile(job, lc, w, &step, &fetch);
             if (g == p->n_groups - 1)
                 store_tile(job, panel, step.r0, step.rows, step.acc);
+            r0 += rows;
         }
         c0 = c1;
     }
@@ -221,6 +239,10 @@ static void cut_rows(gemm_job *job, int n_threads)
     rows = (m + job->n_blocks - 1) / job->n_blocks; /* as equal as whole tiles allow */
     job->rows = job->n_blocks > 1 ? round_up(rows, mr) : rows;
     job->n_blocks = (m + job->rows - 1) / job->rows;
+    job->part_rows = round_up(PART_MACS / (k * GEMM_NR + 1), mr);
+    if (job->part_rows < PART_TILES * mr)
+        job->part_rows = PART_TILES * mr;
+    job->n_parts = (job->rows + job->part_rows - 1) / job->part_rows;
 }
 
 static void run_units(const void *args, int64_t begin, int64_t end, int thread)
@@ -229,8 +251,17 @@ static void run_units(const void *args, int64_t begin, int64_t end, int thread)
     uint8_t *mine = job->scratch + (size_t)thread * local_bytes(job->args->m);
     gemm_local lc = {.acc = (float *)(void *)(mine + REPAIR_BYTES), .repair = mine};
 
-    for (int64_t u = begin; u < end; u++) {
-        run_unit(job, &lc, u % job->w->n_panels, u / job->w->n_panels);
+    while (begin < end) {
+        int64_t part = begin % job->n_parts, unit = begin / job->n_parts;
+        int64_t parts = job->n_parts - part < end - begin ? job->n_parts - part : end - begin;
+        int64_t r_block = unit / job->w->n_panels * job->rows;
+        int64_t r_last = job->args->m - r_block < job->rows ? job->args->m : r_block + job->rows;
+        int64_t r0 = r_block + part * job->part_rows;
+        int64_t r1 = r0 + parts * job->part_rows < r_last ? r0 + parts * job->part_rows : r_last;
+
+        if (r0 < r1)
+            run_unit(job, &lc, unit % job->w->n_panels, r0, r1);
+        begin += parts;
         if (job->rows >= STIR_ROWS)
             tp_stir();
     }
@@ -263,7 +294,7 @@ static void run_job(gemm_job *job, kern_backend *be)
     kern_cpu_share(be,
                    &(kern_team_work){.run = run_units,
                                      .args = job,
-                                     .n = job->n_blocks * job->w->n_panels,
+                                     .n = job->n_blocks * job->w->n_panels * job->n_parts,
                                      .step = 1,
                                      .begin = job->kn->thread_begin,
                                      .end = job->kn->thread_end},
