@@ -258,77 +258,29 @@ static void stage_gemm(bench *b)
 
 /* ---- stages: attention ---- */
 
-typedef struct attention {
-    kern_attn_args a;
-    struct kern_kv kv;
-} attention;
-
 static tp_status launch_attention(const bench *b, void *arg, int i)
 {
     (void)i;
-    return kern_cuda_attn(&((attention *)arg)->a, b->props->n_sm, b->s);
+    return kern_cuda_attn(arg, b->props->n_sm, b->s);
 }
 
-/* n_seqs sequences of ctx tokens, n_rows new ones each; block ids scattered over the cache. */
 static double time_attention(const bench *b, const model_shape *s, int tp, int n_seqs, int ctx,
                              int n_rows)
 {
-    int n_q = s->heads / tp, n_kv = (s->kv_heads + tp - 1) / tp, d = s->head_dim,
-        blocks = (ctx + 15) / 16;
-    size_t n_blocks = (size_t)n_seqs * (size_t)blocks, tile = (size_t)n_kv * 16 * (size_t)d;
-    int32_t *table = tp_calloc(n_blocks, sizeof *table),
-            *heads = tp_calloc((size_t)n_q, sizeof *heads);
-    kern_attn_seq *seqs = tp_calloc((size_t)n_seqs, sizeof *seqs);
-    size_t m = (size_t)n_seqs * (size_t)n_rows, width = (size_t)n_q * (size_t)d;
-    size_t scratch = kern_cuda_attn_scratch_bytes(n_q, d, ctx, n_seqs, b->props->n_sm);
-    attention t = {.kv = {.desc = {.n_layers = 1,
-                                   .n_kv = n_kv,
-                                   .head_dim = d,
-                                   .block_tokens = 16,
-                                   .n_blocks = (int32_t)n_blocks,
-                                   .dtype = KERN_DTYPE_BF16},
-                          .layer_stride = (int64_t)(n_blocks * 2 * tile),
-                          .block_stride = (int64_t)(2 * tile),
-                          .v_offset = (int64_t)tile,
-                          .head_stride = 16 * (int64_t)d}};
+    size_t width = (size_t)(s->heads / tp) * (size_t)s->head_dim,
+           elements = (size_t)n_seqs * (size_t)n_rows * width;
+    void *out = bench_bytes(b, elements * 2), *q = bench_bytes(b, elements * 4);
+    bench_attn t;
     double us;
 
-    TP_ASSERT(table != NULL && heads != NULL && seqs != NULL);
-    for (size_t i = 0; i < n_blocks; i++)
-        table[i] = (int32_t)(i * 7919 % n_blocks); /* a prime: all blocks, in no order */
-    for (int h = 0; h < n_q; h++)
-        heads[h] = h / (n_q / n_kv);
-    for (int i = 0; i < n_seqs; i++)
-        seqs[i] =
-            (kern_attn_seq){.row = i * n_rows, .n_rows = n_rows, .ctx = ctx, .table = i * blocks};
-    t.kv.data = bench_bytes(b, n_blocks * 2 * tile * 2);
-    t.a = (kern_attn_args){.out = bench_bytes(b, m * width * 2),
-                           .q = bench_bytes(b, m * width * 4),
-                           .q_stride = (int64_t)width,
-                           .kv = &t.kv,
-                           .seqs = bench_copy(b, seqs, (size_t)n_seqs * sizeof *seqs),
-                           .block_tables = bench_copy(b, table, n_blocks * sizeof *table),
-                           .kv_of_q = bench_copy(b, heads, (size_t)n_q * sizeof *heads),
-                           .n_seqs = n_seqs,
-                           .n_q = n_q,
-                           .head_dim = d,
-                           .n_decode = n_rows == 1 ? n_seqs : 0,
-                           .max_rows = n_rows == 1 ? 0 : n_rows,
-                           .max_ctx = ctx,
-                           .scale = 0.088f,
-                           .out_dtype = KERN_DTYPE_BF16};
-    bench_check(kern_dev_alloc(b->dev, scratch > 0 ? scratch : 1, &t.a.scratch));
-    us = bench_time_us(b, launch_attention, &t);
-    kern_dev_free(b->dev, t.kv.data);
-    kern_dev_free(b->dev, t.a.out);
-    kern_dev_free(b->dev, (void *)(uintptr_t)t.a.q);
-    kern_dev_free(b->dev, (void *)(uintptr_t)t.a.seqs);
-    kern_dev_free(b->dev, (void *)(uintptr_t)t.a.block_tables);
-    kern_dev_free(b->dev, (void *)(uintptr_t)t.a.kv_of_q);
-    kern_dev_free(b->dev, t.a.scratch);
-    tp_free(table);
-    tp_free(heads);
-    tp_free(seqs);
+    bench_attn_make(&t, b, s, tp, n_seqs, ctx, n_rows);
+    t.args.out = out;
+    t.args.q = q;
+    t.args.q_stride = (int64_t)width;
+    us = bench_time_us(b, launch_attention, &t.args);
+    bench_attn_release(&t, b);
+    kern_dev_free(b->dev, q);
+    kern_dev_free(b->dev, out);
     return us;
 }
 

@@ -31,6 +31,20 @@ void *bench_copy(const bench *b, const void *host, size_t bytes);
 typedef tp_status bench_launch_fn(const bench *b, void *arg, int i);
 double bench_time_us(const bench *b, bench_launch_fn *launch, void *arg);
 
+/* bench_attn.c: a call of attention for n_seqs sequences of ctx tokens, n_rows new ones each, whose blocks are scattered
+ * over the cache.  The caller adds out, q and q_stride.  Not to be moved: args.kv points into it. */
+typedef struct bench_attn {
+    kern_attn_args args;
+    struct kern_kv kv;
+    int32_t *last_places; /* device: [n_seqs], where in the cache each sequence's last token lies */
+    void *taken[8];       /* device memory */
+    int n_taken;
+} bench_attn;
+
+void bench_attn_make(bench_attn *t, const bench *b, const model_shape *s, int tp, int n_seqs,
+                     int ctx, int n_rows);
+void bench_attn_release(bench_attn *t, const bench *b);
+
 /* bench_step.c: layers of a decode step as one graph, beside the sum of its kernels. */
 void bench_step(const bench *b, const model_shape *s, int tp, int m, int ctx);
 

@@ -5,7 +5,6 @@
  */
 #include <stdio.h>
 
-#include "base/mem.h"
 #include "tests/gpu/bench_gpu.h"
 
 #define LAYERS 4 /* different weights, more than the L2 cache holds */
@@ -26,10 +25,9 @@ static const step_op layer_order[] = {OP_NORM, OP_QKV_PRODUCT, OP_QKV,  OP_ATTEN
                                       OP_NORM, OP_GATE_UP,     OP_SILU, OP_DOWN};
 
 typedef struct step {
-    struct kern_kv kv;
     kern_rmsnorm_args norm;
     kern_qkv_args qkv;
-    kern_attn_args attn;
+    bench_attn attn;
     kern_silu_mul_args silu;
     kern_dev_gemm_call product[OP_COUNT]; /* of the ops that are products */
     void *weights[OP_COUNT][LAYERS];
@@ -44,12 +42,6 @@ static void *take(const bench *b, step *s, size_t bytes)
 {
     TP_ASSERT(s->n_taken < (int)TP_ARRAY_LEN(s->taken));
     return s->taken[s->n_taken++] = bench_bytes(b, bytes);
-}
-
-static void *take_copy(const bench *b, step *s, const void *host, size_t bytes)
-{
-    TP_ASSERT(s->n_taken < (int)TP_ARRAY_LEN(s->taken));
-    return s->taken[s->n_taken++] = bench_copy(b, host, bytes);
 }
 
 static void add_product(const bench *b, step *s, step_op op, void *out, const void *in, int n,
@@ -71,78 +63,26 @@ static void add_product(const bench *b, step *s, step_op op, void *out, const vo
     bench_check(kern_dev_gemm_tune(b->gemm, c, b->s));
 }
 
-/* m sequences of ctx tokens, one new one each. */
+/* m sequences of ctx tokens, one new one each; their rows of q, k and v lie in wide. */
 static void add_attention(const bench *b, step *s, const model_shape *shape, int tp, int ctx,
                           float *wide, void *act)
 {
-    int m = s->norm.m, n_q = shape->heads / tp, n_kv = (shape->kv_heads + tp - 1) / tp,
-        d = shape->head_dim, blocks = (ctx + 15) / 16, n_freq = d / 2;
-    size_t n_blocks = (size_t)m * (size_t)blocks, tile = (size_t)n_kv * 16 * (size_t)d;
-    int32_t *table = tp_calloc(n_blocks, sizeof *table),
-            *heads = tp_calloc((size_t)n_q, sizeof *heads),
-            *place = tp_calloc((size_t)m, sizeof *place);
-    kern_attn_seq *seqs = tp_calloc((size_t)m, sizeof *seqs);
+    int m = s->norm.m, n_freq = shape->head_dim / 2;
+    kern_attn_args *a = &s->attn.args;
 
-    TP_ASSERT(table != NULL && heads != NULL && place != NULL && seqs != NULL);
-    for (size_t i = 0; i < n_blocks; i++)
-        table[i] = (int32_t)(i * 7919 % n_blocks); /* a prime: all blocks, in no order */
-    for (int h = 0; h < n_q; h++)
-        heads[h] = h / (n_q / n_kv);
-    for (int i = 0; i < m; i++) {
-        seqs[i] = (kern_attn_seq){.row = i, .n_rows = 1, .ctx = ctx, .table = i * blocks};
-        place[i] = table[i * blocks + (ctx - 1) / 16] * 16 + (ctx - 1) % 16;
-    }
-    s->kv = (struct kern_kv){.desc = {.n_layers = 1,
-                                      .n_kv = n_kv,
-                                      .head_dim = d,
-                                      .block_tokens = 16,
-                                      .n_blocks = (int32_t)n_blocks,
-                                      .dtype = KERN_DTYPE_BF16},
-                             .data = take(b, s, n_blocks * 2 * tile * 2),
-                             .layer_stride = (int64_t)(n_blocks * 2 * tile),
-                             .block_stride = (int64_t)(2 * tile),
-                             .v_offset = (int64_t)tile,
-                             .head_stride = 16 * (int64_t)d};
+    bench_attn_make(&s->attn, b, shape, tp, m, ctx, 1);
     s->qkv = (kern_qkv_args){.qkv = wide,
                              .cos_sin = take(b, s, (size_t)m * (size_t)n_freq * 8),
                              .m = m,
-                             .n_q = n_q,
-                             .n_kv = n_kv,
-                             .head_dim = d,
+                             .n_q = a->n_q,
+                             .n_kv = s->attn.kv.desc.n_kv,
+                             .head_dim = a->head_dim,
                              .n_freq = n_freq,
-                             .kv = &s->kv,
-                             .kv_index = take_copy(b, s, place, (size_t)m * sizeof *place)};
-    s->attn = (kern_attn_args){
-        .out = act,
-        .q = wide,
-        .q_stride = (int64_t)(n_q + 2 * n_kv) * d,
-        .kv = &s->kv,
-        .seqs = take_copy(b, s, seqs, (size_t)m * sizeof *seqs),
-        .block_tables = take_copy(b, s, table, n_blocks * sizeof *table),
-        .kv_of_q = take_copy(b, s, heads, (size_t)n_q * sizeof *heads),
-        .n_seqs = m,
-        .n_decode = m,
-        .max_ctx = ctx,
-        .n_q = n_q,
-        .head_dim = d,
-        .scale = 0.088f,
-        .out_dtype = KERN_DTYPE_BF16,
-    };
-    tp_free(table);
-    tp_free(heads);
-    tp_free(place);
-    tp_free(seqs);
-}
-
-/* Its scratch must be zero when it is taken. */
-static void add_attention_scratch(const bench *b, step *s, int ctx)
-{
-    size_t bytes = kern_cuda_attn_scratch_bytes(s->attn.n_q, s->attn.head_dim, ctx, s->attn.n_seqs,
-                                                b->props->n_sm);
-
-    TP_ASSERT(s->n_taken < (int)TP_ARRAY_LEN(s->taken));
-    bench_check(kern_dev_alloc(b->dev, bytes > 0 ? bytes : 1, &s->attn.scratch));
-    s->taken[s->n_taken++] = s->attn.scratch;
+                             .kv = &s->attn.kv,
+                             .kv_index = s->attn.last_places};
+    a->out = act;
+    a->q = wide;
+    a->q_stride = (int64_t)(a->n_q + 2 * s->qkv.n_kv) * a->head_dim;
 }
 
 static void make(const bench *b, step *s, const model_shape *shape, int tp, int m, int ctx)
@@ -170,7 +110,6 @@ static void make(const bench *b, step *s, const model_shape *shape, int tp, int 
     add_product(b, s, OP_GATE_UP, wide, act, 2 * inter, h);
     add_product(b, s, OP_DOWN, sum, act, h, inter);
     add_attention(b, s, shape, tp, ctx, wide, act);
-    add_attention_scratch(b, s, ctx);
 }
 
 /* ---- running it ---- */
@@ -180,7 +119,7 @@ static tp_status run_op(const bench *b, step *s, step_op op, int layer)
     switch (op) {
     case OP_NORM: return kern_cuda_rmsnorm(&s->norm, b->s);
     case OP_QKV: return kern_cuda_qkv(&s->qkv, b->s);
-    case OP_ATTENTION: return kern_cuda_attn(&s->attn, b->props->n_sm, b->s);
+    case OP_ATTENTION: return kern_cuda_attn(&s->attn.args, b->props->n_sm, b->s);
     case OP_SILU: return kern_cuda_silu_mul(&s->silu, b->s);
     case OP_QKV_PRODUCT:
     case OP_O:
@@ -233,6 +172,7 @@ void bench_step(const bench *b, const model_shape *shape, int tp, int m, int ctx
         (void)fflush(stdout);
     }
     kern_cuda_set_programmatic(false);
+    bench_attn_release(&s.attn, b);
     while (s.n_taken > 0)
         kern_dev_free(b->dev, s.taken[--s.n_taken]);
 }
