@@ -35,6 +35,25 @@ void api_put_usage(const api_gen *g, tp_buf *out)
                   (long long)(g->prompt_tokens + g->completion_tokens), (long long)cached);
 }
 
+void api_put_chunk_end(const api_gen *g, tp_buf *out)
+{
+    if (g->params.continuous_usage) {
+        tp_buf_puts(out, ",\"usage\":");
+        api_put_usage(g, out);
+    } else if (g->params.include_usage) {
+        tp_buf_puts(out, ",\"usage\":null");
+    }
+    tp_buf_puts(out, "}\n\n");
+}
+
+void api_put_prompt_ids(const api_prompt *p, tp_buf *out)
+{
+    tp_buf_puts(out, ",\"prompt_token_ids\":[");
+    for (size_t i = 0; i < p->tokens.n; i++)
+        tp_buf_printf(out, "%s%d", i > 0 ? "," : "", p->tokens.ids[i]);
+    tp_buf_putc(out, ']');
+}
+
 const char *api_finish_word(const api_choice *c)
 {
     return c->end.finish == RT_FINISH_LENGTH ? "length" : "stop";

@@ -58,51 +58,40 @@ static void put_ids(const api_gen *g, const api_choice *c, tp_buf *out)
     tp_buf_putc(out, ']');
 }
 
-void api_put_prompt_ids(const api_prompt *p, tp_buf *out)
-{
-    tp_buf_puts(out, ",\"prompt_token_ids\":[");
-    for (size_t i = 0; i < p->tokens.n; i++)
-        tp_buf_printf(out, "%s%d", i > 0 ? "," : "", p->tokens.ids[i]);
-    tp_buf_putc(out, ']');
-}
+/* What a delta says: who speaks, what was generated, or why it ended. */
+typedef enum delta { DELTA_ROLE, DELTA_CONTENT, DELTA_END } delta;
 
 /* One `data:` line of a choice. */
-static void put_delta(api_gen *g, int index, tp_buf *out, bool role, bool content, bool last)
+static void put_delta(api_gen *g, int index, tp_buf *out, delta what)
 {
     api_choice *c = &g->choices[index];
 
     tp_buf_puts(out, "data: ");
     api_put_head(g, out, "chat.completion.chunk");
-    if (role && g->params.return_token_ids)
+    if (what == DELTA_ROLE && g->params.return_token_ids)
         api_put_prompt_ids(&g->prompts[0], out);
     tp_buf_printf(out, ",\"choices\":[{\"index\":%d,\"delta\":{", index);
-    if (role)
+    if (what == DELTA_ROLE)
         tp_buf_puts(out, "\"role\":\"assistant\",\"content\":\"\"");
-    if (content) {
+    if (what == DELTA_CONTENT) {
         tp_buf_puts(out, "\"content\":");
         tp_json_put_string(out, tp_buf_str(&c->text), c->text.len);
     }
     tp_buf_putc(out, '}');
-    if (content)
+    if (what == DELTA_CONTENT)
         put_logprobs(g, c, out);
     else
         tp_buf_puts(out, ",\"logprobs\":null");
-    if (last) {
+    if (what == DELTA_END) {
         tp_buf_printf(out, ",\"finish_reason\":\"%s\"", api_finish_word(c));
         api_put_stop_reason(g, c, out);
     } else {
         tp_buf_puts(out, ",\"finish_reason\":null");
     }
-    if (content)
+    if (what == DELTA_CONTENT)
         put_ids(g, c, out);
     tp_buf_puts(out, "}]");
-    if (g->params.continuous_usage) {
-        tp_buf_puts(out, ",\"usage\":");
-        api_put_usage(g, out);
-    } else if (g->params.include_usage) {
-        tp_buf_puts(out, ",\"usage\":null");
-    }
-    tp_buf_puts(out, "}\n\n");
+    api_put_chunk_end(g, out);
 }
 
 void api_chat_put_chunk(api_gen *g, int index, tp_buf *out, bool last)
@@ -110,12 +99,12 @@ void api_chat_put_chunk(api_gen *g, int index, tp_buf *out, bool last)
     api_choice *c = &g->choices[index];
 
     if (!c->begun)
-        put_delta(g, index, out, true, false, false);
+        put_delta(g, index, out, DELTA_ROLE);
     c->begun = true;
     if (c->text.len > 0 || c->lp.len > 0 || c->ids.len > 0)
-        put_delta(g, index, out, false, true, false);
+        put_delta(g, index, out, DELTA_CONTENT);
     if (last)
-        put_delta(g, index, out, false, false, true);
+        put_delta(g, index, out, DELTA_END);
     api_reset_choice(c);
 }
 

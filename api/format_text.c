@@ -141,13 +141,7 @@ void api_text_put_chunk(api_gen *g, int index, tp_buf *out, bool last)
     tp_buf_puts(out, ",\"choices\":[");
     put_choice(g, index, out, !c->begun, last);
     tp_buf_putc(out, ']');
-    if (g->params.continuous_usage) {
-        tp_buf_puts(out, ",\"usage\":");
-        api_put_usage(g, out);
-    } else if (g->params.include_usage) {
-        tp_buf_puts(out, ",\"usage\":null");
-    }
-    tp_buf_puts(out, "}\n\n");
+    api_put_chunk_end(g, out);
     c->begun = true;
     api_reset_choice(c);
 }

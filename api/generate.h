@@ -71,6 +71,8 @@ void api_chat_put_answer(api_gen *g, tp_buf *out);
 void api_text_put_answer(api_gen *g, tp_buf *out);
 
 /* Shared pieces. */
+/* The end of a stream event behind its choices: usage where it was asked for. */
+void api_put_chunk_end(const api_gen *g, tp_buf *out);
 /* {"id":...,"model":... without the brace at the end; object: always the same for one g. */
 void api_put_head(api_gen *g, tp_buf *out, const char *object);
 void api_put_usage(const api_gen *g, tp_buf *out); /* {"prompt_tokens":...} */
