@@ -4,7 +4,25 @@
 
 #include <string.h>
 
+#include "base/mem.h"
 #include "kernels/kern_check.h"
+
+tp_status kern_host_alloc(kern_backend *be, size_t bytes, void **out)
+{
+    void *p = tp_aligned_alloc(KERN_HOST_ALIGN, bytes);
+
+    (void)be;
+    if (p == NULL)
+        return TP_FAIL(TP_ERR_NOMEM, "out of memory: %zu bytes", bytes);
+    *out = p;
+    return TP_OK;
+}
+
+void kern_host_free(kern_backend *be, void *p)
+{
+    (void)be;
+    tp_free(p);
+}
 
 /* memmove: a caller may stage in the very place that it copies to. */
 tp_status kern_host_put(kern_backend *be, void *dst, const void *src, size_t bytes)

@@ -79,23 +79,6 @@ static bool cpu_isa_supported(const char *name)
     return false;
 }
 
-static tp_status cpu_alloc(kern_backend *be, size_t bytes, void **out)
-{
-    void *p = tp_aligned_alloc(KERN_CPU_ALIGN, bytes);
-
-    (void)be;
-    if (p == NULL)
-        return TP_FAIL(TP_ERR_NOMEM, "out of memory: %zu bytes", bytes);
-    *out = p;
-    return TP_OK;
-}
-
-static void cpu_free(kern_backend *be, void *p)
-{
-    (void)be;
-    tp_free(p);
-}
-
 const kern_ops *kern_cpu_ops(void)
 {
     static const kern_ops ops = {
@@ -104,8 +87,8 @@ const kern_ops *kern_cpu_ops(void)
         .open = cpu_open,
         .close = cpu_close,
         .isa_supported = cpu_isa_supported,
-        .alloc = cpu_alloc,
-        .free = cpu_free,
+        .alloc = kern_host_alloc,
+        .free = kern_host_free,
         .put = kern_host_put,
         .get = kern_host_get,
         .memory = kern_host_memory,

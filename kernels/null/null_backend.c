@@ -47,23 +47,6 @@ static bool null_isa_supported(const char *isa)
     return false;
 }
 
-static tp_status null_alloc(kern_backend *be, size_t bytes, void **out)
-{
-    void *p = tp_aligned_alloc(64, bytes);
-
-    (void)be;
-    if (p == NULL)
-        return TP_FAIL(TP_ERR_NOMEM, "out of memory: %zu bytes", bytes);
-    *out = p;
-    return TP_OK;
-}
-
-static void null_free(kern_backend *be, void *p)
-{
-    (void)be;
-    tp_free(p);
-}
-
 /* ---- weights and cache: descriptions ---- */
 
 static size_t null_weight_bytes(const kern_backend *be, const kern_weight_desc *d)
@@ -222,8 +205,8 @@ const kern_ops *kern_null_ops(void)
         .open = null_open,
         .close = null_close,
         .isa_supported = null_isa_supported,
-        .alloc = null_alloc,
-        .free = null_free,
+        .alloc = kern_host_alloc,
+        .free = kern_host_free,
         .put = kern_host_put,
         .get = kern_host_get,
         .memory = kern_host_memory,

@@ -36,23 +36,6 @@ static bool ref_isa_supported(const char *isa)
     return strcmp(isa, "scalar") == 0;
 }
 
-static tp_status ref_alloc(kern_backend *be, size_t bytes, void **out)
-{
-    void *p = tp_aligned_alloc(64, bytes);
-
-    (void)be;
-    if (p == NULL)
-        return TP_FAIL(TP_ERR_NOMEM, "out of memory: %zu bytes", bytes);
-    *out = p;
-    return TP_OK;
-}
-
-static void ref_free(kern_backend *be, void *p)
-{
-    (void)be;
-    tp_free(p);
-}
-
 const kern_ops *kern_ref_ops(void)
 {
     static const kern_ops ops = {
@@ -61,8 +44,8 @@ const kern_ops *kern_ref_ops(void)
         .open = ref_open,
         .close = ref_close,
         .isa_supported = ref_isa_supported,
-        .alloc = ref_alloc,
-        .free = ref_free,
+        .alloc = kern_host_alloc,
+        .free = kern_host_free,
         .put = kern_host_put,
         .get = kern_host_get,
         .memory = kern_host_memory,
