@@ -14,13 +14,16 @@
 
 static char g_dir[256];
 
-const char *mf_dir(void)
+const char *const mf_dir = g_dir;
+
+int mf_setup(void **state)
 {
     const char *tmp = getenv("TMPDIR");
 
+    (void)state;
     (void)snprintf(g_dir, sizeof g_dir, "%s/tpserve-model-XXXXXX", tmp != NULL ? tmp : "/tmp");
     TP_ASSERT(mkdtemp(g_dir) != NULL);
-    return g_dir;
+    return 0;
 }
 
 void mf_write(const char *name, const void *data, size_t n)
@@ -59,10 +62,11 @@ void mf_remove(const char *name)
     (void)unlink(path);
 }
 
-void mf_done(void)
+int mf_teardown(void **state)
 {
     DIR *d = opendir(g_dir);
 
+    (void)state;
     for (struct dirent *e = d != NULL ? readdir(d) : NULL; e != NULL; e = readdir(d)) {
         if (e->d_name[0] != '.')
             mf_remove(e->d_name);
@@ -70,4 +74,5 @@ void mf_done(void)
     if (d != NULL)
         (void)closedir(d);
     (void)rmdir(g_dir);
+    return 0;
 }

@@ -5,15 +5,17 @@
 
 #include <stddef.h>
 
-/* Makes an empty directory under TMPDIR; the name is valid until mf_done(). */
-const char *mf_dir(void);
+extern const char
+    *const mf_dir; /* between mf_setup and mf_teardown: an empty directory under TMPDIR */
+
+/* For cmocka's groups. */
+int mf_setup(void **state);
+int mf_teardown(void **state);
 /* Writes dir/name (replacing it). */
 void mf_write(const char *name, const void *data, size_t n);
 void mf_text(const char *name, const char *text);
 /* A file of 8 bytes of header length, the header, and `n_data` zero bytes. */
 void mf_safetensors(const char *name, const char *header, size_t n_data);
 void mf_remove(const char *name);
-/* Removes the directory. */
-void mf_done(void);
 
 #endif

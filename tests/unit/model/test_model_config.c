@@ -16,28 +16,12 @@
     "\"hidden_size\": 64, \"intermediate_size\": 176, \"num_hidden_layers\": 4,"                   \
     " \"num_attention_heads\": 8, \"vocab_size\": 320"
 
-static const char *g_model_dir;
-
-static int setup(void **state)
-{
-    (void)state;
-    g_model_dir = mf_dir();
-    return 0;
-}
-
-static int teardown(void **state)
-{
-    (void)state;
-    mf_done();
-    return 0;
-}
-
 static rt_config load(const char *json)
 {
     rt_config c = {0};
 
     mf_text("config.json", json);
-    assert_int_equal(rt_config_load(&c, g_model_dir), TP_OK);
+    assert_int_equal(rt_config_load(&c, mf_dir), TP_OK);
     return c;
 }
 
@@ -46,7 +30,7 @@ static void refuse(const char *json, tp_status expected, const char *part)
     rt_config c = {.n_layers = -7};
 
     mf_text("config.json", json);
-    assert_int_equal(rt_config_load(&c, g_model_dir), expected);
+    assert_int_equal(rt_config_load(&c, mf_dir), expected);
     assert_int_equal(c.n_layers, -7); /* written only on success */
     if (strstr(tp_last_error(), part) == NULL || strstr(tp_last_error(), "config.json") == NULL)
         fail_msg("message \"%s\" does not say \"%s\"", tp_last_error(), part);
@@ -162,10 +146,10 @@ static void test_generation(void **state)
     assert_true(c.gen_temperature == 0.6F && c.gen_top_p == 0.9F && c.gen_top_k == 20);
     assert_true(c.gen_min_p < 0);
     mf_text("generation_config.json", "{\"top_p\": 1.5}");
-    assert_int_equal(rt_config_load(&c, g_model_dir), TP_ERR_INVALID);
+    assert_int_equal(rt_config_load(&c, mf_dir), TP_ERR_INVALID);
     assert_non_null(strstr(tp_last_error(), "\"top_p\" is 1.5"));
     mf_text("generation_config.json", "[]");
-    assert_int_equal(rt_config_load(&c, g_model_dir), TP_ERR_FORMAT);
+    assert_int_equal(rt_config_load(&c, mf_dir), TP_ERR_FORMAT);
     mf_remove("generation_config.json");
 }
 
@@ -266,7 +250,7 @@ static void test_refused_files(void **state)
     refuse("[1, 2]", TP_ERR_FORMAT, "holds array, expected an object");
     refuse("{\"hidden_size\": 64", TP_ERR_FORMAT, "");
     mf_remove("config.json");
-    assert_int_equal(rt_config_load(&c, g_model_dir), TP_ERR_NOT_FOUND);
+    assert_int_equal(rt_config_load(&c, mf_dir), TP_ERR_NOT_FOUND);
 }
 
 int main(void)
@@ -283,5 +267,5 @@ int main(void)
         cmocka_unit_test(test_refused_files),
     };
 
-    return cmocka_run_group_tests(tests, setup, teardown);
+    return cmocka_run_group_tests(tests, mf_setup, mf_teardown);
 }

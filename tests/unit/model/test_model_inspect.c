@@ -25,22 +25,6 @@
     "\"torch_dtype\": \"bfloat16\", \"rope_scaling\": {\"rope_type\": \"llama3\", \"factor\": 8.0,"    \
     "\"low_freq_factor\": 1.0, \"high_freq_factor\": 4.0, \"original_max_position_embeddings\": 8192}}"
 
-static const char *g_model_dir;
-
-static int setup(void **state)
-{
-    (void)state;
-    g_model_dir = mf_dir();
-    return 0;
-}
-
-static int teardown(void **state)
-{
-    (void)state;
-    mf_done();
-    return 0;
-}
-
 /* GB as published with one decimal; an uneven split may give one rank up to 0.5 % more. */
 static void near_gb(int64_t bytes, double gb, const char *what, int n_ranks)
 {
@@ -59,7 +43,7 @@ static void check_sizes(const char *json, const double resident[4], const double
         int64_t most = 0, most_streamed = 0, sum = 0;
         rt_inspect x;
 
-        assert_int_equal(rt_inspect_load(&x, g_model_dir, ranks[i], -1, -1), TP_OK);
+        assert_int_equal(rt_inspect_load(&x, mf_dir, ranks[i], -1, -1), TP_OK);
         for (int r = 0; r < ranks[i]; r++) {
             most = x.ranks[r].weight_bytes > most ? x.ranks[r].weight_bytes : most;
             if (rt_inspect_streamed_bytes(&x, r) > most_streamed)
@@ -80,7 +64,7 @@ static void test_qwen_72b(void **state)
     (void)state;
     check_sizes(QWEN_72B, (const double[]){145.4, 72.7, 36.4, 18.2},
                 (const double[]){142.9, 71.5, 35.7, 17.9});
-    assert_int_equal(rt_inspect_load(&x, g_model_dir, 3, -1, -1), TP_OK);
+    assert_int_equal(rt_inspect_load(&x, mf_dir, 3, -1, -1), TP_OK);
     assert_true(fabs((double)x.params / 1e9 - 72.71) < 0.005);
     assert_true(fabs((double)x.linear_params / 1e9 - 70.213) < 0.0005);
     assert_true(fabs((double)x.embed_params / 1e9 - 1.246) < 0.0005);
@@ -98,7 +82,7 @@ static void test_llama_70b(void **state)
     (void)state;
     check_sizes(LLAMA_70B, (const double[]){141.1, 70.6, 35.3, 17.6},
                 (const double[]){139.0, 69.5, 34.8, 17.4});
-    assert_int_equal(rt_inspect_load(&x, g_model_dir, 1, -1, -1), TP_OK);
+    assert_int_equal(rt_inspect_load(&x, mf_dir, 1, -1, -1), TP_OK);
     assert_true(fabs((double)x.params / 1e9 - 70.55) < 0.005);
     assert_true(fabs((double)x.flops_per_token / 1e9 - 139.0) < 0.05);
     rt_inspect_rope_text(&x.config, text);
@@ -115,7 +99,7 @@ static void test_weights(void **state)
                    "{\"a\": {\"dtype\": \"BF16\", \"shape\": [4], \"data_offsets\": [0, 8]},"
                    "\"b\": {\"dtype\": \"F32\", \"shape\": [4], \"data_offsets\": [8, 24]}}",
                    24);
-    assert_int_equal(rt_inspect_load(&x, g_model_dir, 2, KERN_DTYPE_F32, -1), TP_OK);
+    assert_int_equal(rt_inspect_load(&x, mf_dir, 2, KERN_DTYPE_F32, -1), TP_OK);
     assert_true(x.has_weights);
     assert_int_equal(x.n_dtypes, 2);
     assert_string_equal(x.dtypes[0].name, "F32");
@@ -123,10 +107,10 @@ static void test_weights(void **state)
     assert_int_equal(x.disk_bytes, 24);
     assert_int_equal(x.kv_bytes_per_token, 2 * 327680);
     mf_safetensors("model.safetensors", "{", 0);
-    assert_int_equal(rt_inspect_load(&x, g_model_dir, 2, -1, -1), TP_ERR_FORMAT);
+    assert_int_equal(rt_inspect_load(&x, mf_dir, 2, -1, -1), TP_ERR_FORMAT);
     mf_remove("model.safetensors");
-    assert_int_equal(rt_inspect_load(&x, g_model_dir, 0, -1, -1), TP_ERR_INVALID);
-    assert_int_equal(rt_inspect_load(&x, g_model_dir, 65, -1, -1), TP_ERR_INVALID);
+    assert_int_equal(rt_inspect_load(&x, mf_dir, 0, -1, -1), TP_ERR_INVALID);
+    assert_int_equal(rt_inspect_load(&x, mf_dir, 65, -1, -1), TP_ERR_INVALID);
 }
 
 int main(void)
@@ -137,5 +121,5 @@ int main(void)
         cmocka_unit_test(test_weights),
     };
 
-    return cmocka_run_group_tests(tests, setup, teardown);
+    return cmocka_run_group_tests(tests, mf_setup, mf_teardown);
 }

@@ -17,22 +17,6 @@
 
 #define MANY 150000 /* entries of a large mixture of experts */
 
-static const char *g_model_dir;
-
-static int setup(void **state)
-{
-    (void)state;
-    g_model_dir = mf_dir();
-    return 0;
-}
-
-static int teardown(void **state)
-{
-    (void)state;
-    mf_done();
-    return 0;
-}
-
 static void test_single(void **state)
 {
     rt_st st;
@@ -49,7 +33,7 @@ static void test_single(void **state)
         " \"empty\": {\"dtype\": \"F16\", \"shape\": [0, 5], \"data_offsets\": [19, 19]},"
         " \"nibbles\": {\"dtype\": \"F4\", \"shape\": [4], \"data_offsets\": [19, 21]}}   ",
         21);
-    assert_int_equal(rt_st_open(&st, g_model_dir), TP_OK);
+    assert_int_equal(rt_st_open(&st, mf_dir), TP_OK);
     assert_int_equal(st.n_tensors, 5);
     t = rt_st_find(&st, "w");
     assert_non_null(t);
@@ -81,7 +65,7 @@ static void test_sharded(void **state)
     mf_text("model.safetensors.index.json",
             "{\"metadata\": {\"total_size\": 12}, \"weight_map\": {\"x\": \"a.safetensors\","
             " \"both\": \"b.safetensors\"}}");
-    assert_int_equal(rt_st_open(&st, g_model_dir), TP_OK);
+    assert_int_equal(rt_st_open(&st, mf_dir), TP_OK);
     assert_int_equal(st.n_files, 2);
     assert_int_equal(st.n_tensors, 2);
     assert_int_equal(rt_st_find(&st, "both")->dtype, RT_ST_F16);
@@ -108,7 +92,7 @@ static void test_many(void **state)
     mf_safetensors("model.safetensors", b.data, MANY);
     tp_buf_release(&b);
     start = tp_now_ns();
-    assert_int_equal(rt_st_open(&st, g_model_dir), TP_OK);
+    assert_int_equal(rt_st_open(&st, mf_dir), TP_OK);
     seconds = (double)(tp_now_ns() - start) / (double)TP_NS_PER_S;
     assert_int_equal(st.n_tensors, MANY);
     assert_non_null(rt_st_find(&st, "model.layers.149.mlp.experts.999.up_proj.weight"));
@@ -127,8 +111,8 @@ static void test_shrinks(void **state)
     (void)state;
     mf_safetensors("model.safetensors",
                    "{\"x\": {\"dtype\": \"U8\", \"shape\": [64], \"data_offsets\": [0, 64]}}", 64);
-    assert_int_equal(rt_st_open(&st, g_model_dir), TP_OK);
-    (void)snprintf(path, sizeof path, "%s/model.safetensors", g_model_dir);
+    assert_int_equal(rt_st_open(&st, mf_dir), TP_OK);
+    (void)snprintf(path, sizeof path, "%s/model.safetensors", mf_dir);
     assert_int_equal(truncate(path, (off_t)st.tensors[0].offset + 10), 0);
     assert_int_equal(rt_st_read(&st, 0, st.tensors[0].offset, bytes, 64), TP_ERR_IO);
     assert_non_null(strstr(tp_last_error(), "became shorter"));
@@ -144,5 +128,5 @@ int main(void)
         cmocka_unit_test(test_shrinks),
     };
 
-    return cmocka_run_group_tests(tests, setup, teardown);
+    return cmocka_run_group_tests(tests, mf_setup, mf_teardown);
 }
