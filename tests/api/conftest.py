@@ -42,6 +42,20 @@ def mpi_env():
     return env
 
 
+LONGEST = 240 if SANITIZED else 90  # seconds of a command that must end by itself
+
+
+def run(*options, ranks=0, env=None):
+    """Exit code, stdout and stderr of a command that must end by itself."""
+    command = [BIN, *map(str, options)]
+    if ranks:
+        command = ["mpirun", "--oversubscribe", "-np", str(ranks), *command]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=LONGEST, stdin=subprocess.DEVNULL,
+                          env={**mpi_env(), **(env or {})}, check=False)
+    assert "Sanitizer" not in done.stderr, done.stderr
+    return done.returncode, done.stdout, done.stderr
+
+
 MEASURED = []
 
 

@@ -15,9 +15,8 @@ import zlib
 
 import pytest
 
-from conftest import BIN, MODEL, SANITIZED, mpi_env
-
-LONGEST = 240 if SANITIZED else 90
+from conftest import BIN, LONGEST, MODEL, mpi_env
+from conftest import run as run_program
 
 MEMBERS = {
     "backend", "base_url", "endpoint", "model_id", "num_prompts", "max_concurrency", "request_rate", "burstiness", "seed",
@@ -27,15 +26,8 @@ MEMBERS = {
       for kind in ("mean", "median", "std", "p50", "p90", "p99"))}
 
 
-def run(*options, env=None, ranks=0):
-    """Exit code, stdout and stderr."""
-    command = [BIN, "bench", *map(str, options)]
-    if ranks:
-        command = ["mpirun", "--oversubscribe", "-np", str(ranks), *command]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=LONGEST, stdin=subprocess.DEVNULL,
-                          env={**mpi_env(), **(env or {})}, check=False)
-    assert "Sanitizer" not in done.stderr, done.stderr
-    return done.returncode, done.stdout, done.stderr
+def run(*options, **how):
+    return run_program("bench", *options, **how)
 
 
 def bench(url, *options):

@@ -4,30 +4,16 @@
 import json
 import pathlib
 import socket
-import subprocess
 
 import pytest
 
-from conftest import BIN, MODEL, SANITIZED, mpi_env
-
-LONGEST = 240 if SANITIZED else 90
+from conftest import BIN, MODEL, run
 
 QWEN_72B = {
     "architectures": ["Qwen2ForCausalLM"], "model_type": "qwen2", "num_hidden_layers": 80, "hidden_size": 8192,
     "intermediate_size": 29568, "num_attention_heads": 64, "num_key_value_heads": 8, "vocab_size": 152064,
     "max_position_embeddings": 32768, "rms_norm_eps": 1e-6, "rope_theta": 1e6, "hidden_act": "silu",
     "torch_dtype": "bfloat16"}
-
-
-def run(*options, ranks=0, env=None):
-    """Exit code, stdout and stderr."""
-    command = [BIN, *map(str, options)]
-    if ranks:
-        command = ["mpirun", "--oversubscribe", "-np", str(ranks), *command]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=LONGEST, stdin=subprocess.DEVNULL,
-                          env={**mpi_env(), **(env or {})}, check=False)
-    assert "Sanitizer" not in done.stderr, done.stderr
-    return done.returncode, done.stdout, done.stderr
 
 
 @pytest.fixture(name="big")
