@@ -12,6 +12,7 @@ import re
 import signal
 import socket
 import subprocess
+import sys
 import threading
 import time
 
@@ -59,14 +60,15 @@ def connect(host, port, seconds):
 
 
 class Stream(threading.Thread):
-    """A stream that is read in the background; told_at is when it heard of an error, over_at when it ended."""
+    """A stream that is read in the background; told_at is when it heard of an error, token_at when it got the
+    last token, over_at when it ended."""
 
     def __init__(self, job, **body):
         super().__init__(daemon=True)
         raw = json.dumps({"prompt": "Once upon a time", "max_tokens": 1900, "ignore_eos": True, "stream": True,
                           "temperature": 0, **body}).encode()
         self.text, self.code, self.done, self.cut = "", None, False, False
-        self.told_at = self.over_at = None
+        self.told_at = self.over_at = self.token_at = None
         self.raw = self.head = b""
         self.n_tokens = 0
         self.finish = None
@@ -83,7 +85,7 @@ class Stream(threading.Thread):
             if "error" in event:
                 self.code, self.told_at = event["error"]["code"], time.monotonic()
             for c in event.get("choices", []):
-                self.n_tokens += 1
+                self.n_tokens, self.token_at = self.n_tokens + 1, time.monotonic()
                 self.text += c.get("text") or ""
                 self.finish = self.finish or c.get("finish_reason")
 
@@ -111,14 +113,19 @@ class Job:
     launcher   words instead of "mpirun --oversubscribe --bind-to none -np N"
     different  {rank: (words before the program, words after it)}
     reach      how to connect to it, given seconds
+    codes      true: note the exit code of every rank (codes_by_rank)
     """
 
-    def __init__(self, log, *options, ranks=2, launcher=None, different=None, self_launch=False, reach=None):
+    def __init__(self, log, *options, ranks=2, launcher=None, different=None, self_launch=False, reach=None,
+                 codes=False):
         self.port, self.ranks, self.log = None, ranks, pathlib.Path(log)
         self.mark = f"job-{random.getrandbits(64):016x}"  # by which its processes are found
         self.reach = reach or (lambda seconds: connect("127.0.0.1", self.port, seconds))
         self.before = shared_memory()
         program = [BIN, "--model", MODEL, "--port", "0", "--served-model-name", self.mark, *SMALL, *options]
+        self.notes = self.log.with_suffix(".codes")
+        if codes:
+            program = [sys.executable, str(pathlib.Path(__file__).with_name("note_code.py")), str(self.notes), *program]
         if self_launch:
             command = [*program, "--tensor-parallel-size", str(ranks)]
         elif different is not None:
@@ -132,7 +139,7 @@ class Job:
         with open(self.log, "wb") as out:
             self.process = subprocess.Popen(command, stdout=out, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL,
                                             env=mpi_env(), start_new_session=True)
-        self.pids, self.space = {}, ""
+        self.pids, self.space, self.codes = {}, "", codes
 
     def connect(self, seconds=PATIENCE):
         return self.reach(seconds)
@@ -199,6 +206,14 @@ class Job:
         code = self.process.wait(seconds)
         self.over_at = time.monotonic()
         return code
+
+    def codes_by_rank(self):
+        """{rank: exit code}, 128 + signal of one that was killed; whose codes=True job has ended."""
+        def noted():
+            return [line.split() for line in self.notes.read_text().splitlines()] if self.notes.exists() else []
+
+        wait_for(lambda: len(noted()) == self.ranks, lambda: f"codes of {noted()} of {self.ranks} ranks")
+        return {int(rank): int(code) for rank, code in noted()}
 
     def leftovers(self):
         """What should not be there any more, a moment after the end."""

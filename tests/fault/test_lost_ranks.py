@@ -49,9 +49,11 @@ def health_after(job):
 
 
 def expect_end(job, streams, lost, by=None):
-    """The job ends with an error, one line names the rank, its host and the step; nothing is left."""
+    """The job ends with an error, on every rank; one line names the rank, its host and the step; nothing is left."""
     code = job.wait()
     assert code != 0
+    if job.codes:
+        assert 0 not in job.codes_by_rank().values(), job.codes_by_rank()
     for s in streams:
         s.join(PATIENCE)
         assert not s.is_alive()
@@ -71,7 +73,7 @@ def expect_end(job, streams, lost, by=None):
 @pytest.mark.parametrize("lost", [0, 1])
 @pytest.mark.parametrize("phase", ["idle", "decode"])
 def test_a_rank_is_killed(start, lost, phase):
-    job = start(ranks=2 if phase == "idle" else 3).wait_ready()
+    job = start(ranks=2 if phase == "idle" else 3, codes=True).wait_ready()
     streams = decoding(job) if phase == "decode" else []
     job.kill(lost, signal.SIGKILL)
     answers = health_after(job)
@@ -105,7 +107,7 @@ def test_whole_answers_are_told_as_well(start):
 
 @pytest.mark.parametrize("lost", [0, 1])
 def test_a_rank_stops(start, lost):
-    job = start("--step-timeout", "2", ranks=3 if lost else 2).wait_ready()
+    job = start("--step-timeout", "2", ranks=3 if lost else 2, codes=True).wait_ready()
     streams = decoding(job) if lost else []
     job.kill(lost, signal.SIGSTOP)
     expect_end(job, streams, lost, "nothing was heard of it for")
@@ -207,7 +209,7 @@ def test_a_device_fails_on_one_rank(start, fault, word):
 
 @pytest.mark.skipif(not HAS_EMU, reason="no emulated device beside the binary")
 def test_a_rank_with_a_device_is_killed(start):
-    job = start("--device", "emu", ranks=2).wait_ready()
+    job = start("--device", "emu", ranks=2, codes=True).wait_ready()
     streams = decoding(job, 1)
     job.kill(1, signal.SIGKILL)
     expect_end(job, streams, 1)
