@@ -12,12 +12,13 @@ CONFIGURE   = cmake -G Ninja -S . -DCMAKE_INSTALL_PREFIX=$(PREFIX) $(CMAKE_ARGS)
 SANITIZED   = -DCMAKE_BUILD_TYPE=Debug -DTPSERVE_SANITIZE
 LOG         = --log-level=WARNING
 
-.PHONY: all build demo stop test lint bench bench-llama fire fault install asan tsan clean help tests-build fuzz fuzz-coverage test-gpu bench-gpu gpu-build
+.PHONY: all help build tests-build demo stop test lint bench bench-llama fire fault fuzz fuzz-coverage asan tsan \
+	gpu-build test-gpu bench-gpu install clean
 
 all: build
 
 help:
-	@sed -n 's/^## //p' Makefile
+	@sed -n 's/^## \([^ ]*\) */\1\t/p' Makefile | expand -t 15
 
 ## build     the server, into build/
 build:
