@@ -78,8 +78,8 @@ bool api_read_bool(const tp_json *v, const char *name, bool *out, api_problem *p
     return true;
 }
 
-bool api_read_int(const tp_json *v, const char *name, int64_t lo, int64_t hi, int64_t *out,
-                  api_problem *problem)
+static bool read_int(const tp_json *v, const char *name, int64_t lo, int64_t hi, int64_t *out,
+                     api_problem *problem)
 {
     int64_t i;
 
@@ -182,7 +182,7 @@ static bool read_seed(reader *r, const char *name, const tp_json *v)
 {
     int64_t seed;
 
-    if (!api_read_int(v, name, INT64_MIN, INT64_MAX, &seed, r->problem))
+    if (!read_int(v, name, INT64_MIN, INT64_MAX, &seed, r->problem))
         return false;
     r->p->sampling.seed = (uint64_t)seed;
     r->p->seed_given = true;
@@ -281,14 +281,14 @@ static bool read_logprobs(reader *r, const char *name, const tp_json *v)
 {
     if (r->p->chat)
         return api_read_bool(v, name, &r->p->logprobs, r->problem);
-    return api_read_int(v, name, 0, RT_LOGPROBS_MAX, &r->p->n_logprobs, r->problem);
+    return read_int(v, name, 0, RT_LOGPROBS_MAX, &r->p->n_logprobs, r->problem);
 }
 
 static bool read_max_tokens(reader *r, const char *name, const tp_json *v)
 {
     int64_t n;
 
-    if (!api_read_int(v, name, 0, INT64_MAX, &n, r->problem))
+    if (!read_int(v, name, 0, INT64_MAX, &n, r->problem))
         return false;
     if (r->p->max_tokens_name != NULL && strcmp(name, "max_tokens") == 0)
         return true; /* max_completion_tokens wins */
@@ -301,7 +301,7 @@ static bool read_top_k(reader *r, const char *name, const tp_json *v)
 {
     int64_t k;
 
-    if (!api_read_int(v, name, -1, INT64_MAX, &k, r->problem))
+    if (!read_int(v, name, -1, INT64_MAX, &k, r->problem))
         return false;
     r->p->sampling.top_k = k <= 0 ? 0 : (int32_t)(k < r->info->vocab ? k : r->info->vocab);
     return true;
@@ -311,7 +311,7 @@ static bool read_min_tokens(reader *r, const char *name, const tp_json *v)
 {
     int64_t n;
 
-    if (!api_read_int(v, name, 0, INT32_MAX, &n, r->problem))
+    if (!read_int(v, name, 0, INT32_MAX, &n, r->problem))
         return false;
     r->p->sampling.min_tokens = (int32_t)n;
     return true;
@@ -321,7 +321,7 @@ static bool read_n(reader *r, const char *name, const tp_json *v)
 {
     int64_t n;
 
-    if (!api_read_int(v, name, 1, RT_CHOICES_MAX, &n, r->problem))
+    if (!read_int(v, name, 1, RT_CHOICES_MAX, &n, r->problem))
         return false;
     r->p->n = (int)n;
     return true;
@@ -458,7 +458,7 @@ static bool read_best_of(reader *r, const char *name, const tp_json *v)
 {
     int64_t n;
 
-    if (!api_read_int(v, name, 0, INT64_MAX, &n, r->problem))
+    if (!read_int(v, name, 0, INT64_MAX, &n, r->problem))
         return false;
     return n <= 1 ? true : unsupported(r, name);
 }
@@ -467,7 +467,7 @@ static bool read_priority(reader *r, const char *name, const tp_json *v)
 {
     int64_t n;
 
-    if (!api_read_int(v, name, INT64_MIN, INT64_MAX, &n, r->problem))
+    if (!read_int(v, name, INT64_MIN, INT64_MAX, &n, r->problem))
         return false;
     return n == 0 ? true : unsupported(r, name);
 }
@@ -611,7 +611,7 @@ static bool read_row(reader *r, const row *w, const tp_json *v)
     switch (w->how) {
     case KIND_BOOL: return api_read_bool(v, w->name, (bool *)field, r->problem);
     case KIND_INT:
-        if (!api_read_int(v, w->name, (int64_t)w->lo, (int64_t)w->hi, &number, r->problem))
+        if (!read_int(v, w->name, (int64_t)w->lo, (int64_t)w->hi, &number, r->problem))
             return false;
         memcpy(field, &number, sizeof number);
         return true;

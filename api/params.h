@@ -63,9 +63,7 @@ bool api_params_read(api_params *p, const tp_json *body, bool chat, const rt_eng
 /* Parses a request body: an object of strict JSON. NULL and a problem otherwise. */
 tp_json *api_parse_body(const char *text, size_t len, api_problem *problem);
 
-/* One integer with its range; for the small endpoints. */
-bool api_read_int(const tp_json *v, const char *name, int64_t lo, int64_t hi, int64_t *out,
-                  api_problem *problem);
+/* One boolean; for the small endpoints. */
 bool api_read_bool(const tp_json *v, const char *name, bool *out, api_problem *problem);
 /* An array of token ids below vocab; appends to a list of at most `max`. */
 bool api_read_ids(const tp_json *v, const char *name, int32_t vocab, int32_t *out, int max, int *n,

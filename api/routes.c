@@ -1,5 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* routes.c - the table, and what every request passes before its handler: CORS, route, key, media type. */
+/* routes.c - the table, and what every request passes before its handler: CORS, route, key, media type.
+ *
+ * Every route has an authentication class in the table, so a new one cannot be reachable by oversight; tests/api reads
+ * the table, too.
+ */
 #include "api/routes.h"
 
 #include <stdio.h>
@@ -10,25 +14,33 @@
 #include "base/hash.h"
 #include "base/log.h"
 
-const api_route api_routes[] = {
-    {"POST", "/v1/chat/completions", API_AUTH_USER, true, api_chat_completions},
-    {"POST", "/v1/completions", API_AUTH_USER, true, api_completions},
-    {"GET", "/v1/models", API_AUTH_USER, false, api_models},
-    {"GET", "/v1/models/*", API_AUTH_USER, false, api_model},
-    {"POST", "/tokenize", API_AUTH_USER, true, api_tokenize},
-    {"POST", "/detokenize", API_AUTH_USER, true, api_detokenize},
-    {"GET", "/tokenizer_info", API_AUTH_USER, false, api_tokenizer_info},
-    {"GET", "/health", API_AUTH_NONE, false, api_health},
-    {"GET", "/ping", API_AUTH_NONE, false, api_health},
-    {"POST", "/ping", API_AUTH_NONE, false, api_health},
-    {"GET", "/ready", API_AUTH_NONE, false, api_ready},
-    {"GET", "/load", API_AUTH_USER, false, api_load},
-    {"GET", "/version", API_AUTH_USER, false, api_version},
-    {"GET", "/metrics", API_AUTH_USER, false, api_metrics},
-};
-const int api_n_routes = (int)TP_ARRAY_LEN(api_routes);
+typedef enum auth_class { AUTH_NONE, AUTH_USER } auth_class;
 
-static bool path_matches(const api_route *r, const char *path)
+typedef struct route {
+    const char *method, *path; /* a path that ends in '*' matches the rest of it */
+    auth_class auth;
+    bool json_body; /* Content-Type must be JSON */
+    void (*handle)(api_server *s, api_exchange *x);
+} route;
+
+static const route k_routes[] = {
+    {"POST", "/v1/chat/completions", AUTH_USER, true, api_chat_completions},
+    {"POST", "/v1/completions", AUTH_USER, true, api_completions},
+    {"GET", "/v1/models", AUTH_USER, false, api_models},
+    {"GET", "/v1/models/*", AUTH_USER, false, api_model},
+    {"POST", "/tokenize", AUTH_USER, true, api_tokenize},
+    {"POST", "/detokenize", AUTH_USER, true, api_detokenize},
+    {"GET", "/tokenizer_info", AUTH_USER, false, api_tokenizer_info},
+    {"GET", "/health", AUTH_NONE, false, api_health},
+    {"GET", "/ping", AUTH_NONE, false, api_health},
+    {"POST", "/ping", AUTH_NONE, false, api_health},
+    {"GET", "/ready", AUTH_NONE, false, api_ready},
+    {"GET", "/load", AUTH_USER, false, api_load},
+    {"GET", "/version", AUTH_USER, false, api_version},
+    {"GET", "/metrics", AUTH_USER, false, api_metrics},
+};
+
+static bool path_matches(const route *r, const char *path)
 {
     size_t n = strlen(r->path);
 
@@ -38,13 +50,13 @@ static bool path_matches(const api_route *r, const char *path)
 }
 
 /* HEAD is served as GET: libmicrohttpd leaves the body out. */
-static const api_route *find_route(const char *method, const char *path, char allow[64])
+static const route *find_route(const char *method, const char *path, char allow[64])
 {
     const char *wanted = strcmp(method, "HEAD") == 0 ? "GET" : method;
 
     allow[0] = '\0';
-    for (int i = 0; i < api_n_routes; i++) {
-        const api_route *r = &api_routes[i];
+    for (size_t i = 0; i < TP_ARRAY_LEN(k_routes); i++) {
+        const route *r = &k_routes[i];
         size_t used = strlen(allow);
 
         if (!path_matches(r, path))
@@ -111,7 +123,7 @@ bool api_route_refuse(void *server, api_exchange *x)
 {
     api_server *s = server;
     char allow[64];
-    const api_route *r = find_route(api_method(x), api_path(x), allow);
+    const route *r = find_route(api_method(x), api_path(x), allow);
 
     if (strcmp(api_method(x), "OPTIONS") == 0) {
         reply_preflight(s, x);
@@ -130,13 +142,13 @@ bool api_route_refuse(void *server, api_exchange *x)
             api_reply_error(x, 404, "unknown_url", NULL, "There is no such endpoint.");
         return true;
     }
-    if (r->auth == API_AUTH_USER && api_http_crowded(s->http)) {
+    if (r->auth == AUTH_USER && api_http_crowded(s->http)) {
         api_add_header(x, "Connection", "close");
         api_reply_error(x, 503, "too_many_connections", NULL,
                         "The server has as many connections as it allows (--max-connections).");
         return true;
     }
-    if (r->auth == API_AUTH_USER && !api_access_check(&s->access, x))
+    if (r->auth == AUTH_USER && !api_access_check(&s->access, x))
         return true;
     if (r->json_body &&
         (!is_json(api_header(x, "Content-Type")) || api_header(x, "Content-Encoding") != NULL)) {
@@ -150,7 +162,7 @@ bool api_route_refuse(void *server, api_exchange *x)
 
 void api_route_handle(void *server, api_exchange *x)
 {
-    const api_route *r = api_user(x);
+    const route *r = api_user(x);
 
     r->handle(server, x);
 }

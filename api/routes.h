@@ -1,9 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* routes.h - the server object and its table of routes.
- *
- * Every route has an authentication class in the table, so a new one cannot be reachable by oversight; the table is
- * also what the tests walk.
- */
+/* routes.h - the server object, and the handlers of its routes.  The table that names them is in routes.c. */
 #ifndef API_ROUTES_H
 #define API_ROUTES_H
 
@@ -27,18 +23,6 @@ struct api_server {
     _Atomic(uint64_t) serial;     /* for ids */
     atomic_int n_inference;       /* requests between their start and their last byte: /load */
 };
-
-typedef enum api_auth { API_AUTH_NONE, API_AUTH_USER } api_auth;
-
-typedef struct api_route {
-    const char *method, *path; /* a path that ends in '*' matches the rest of it */
-    api_auth auth;
-    bool json_body; /* Content-Type must be JSON */
-    void (*handle)(api_server *s, api_exchange *x);
-} api_route;
-
-extern const api_route api_routes[];
-extern const int api_n_routes;
 
 /* The callbacks of api_http. */
 bool api_route_refuse(void *server, api_exchange *x);

@@ -120,15 +120,6 @@ void tp_buf_vprintf(tp_buf *b, const char *fmt, va_list ap)
     b->len += (size_t)n;
 }
 
-void tp_buf_consume(tp_buf *b, size_t n)
-{
-    TP_ASSERT(n <= b->len);
-    if (n == 0)
-        return;
-    memmove(b->data, b->data + n, b->len - n + 1);
-    b->len -= n;
-}
-
 const char *tp_buf_str(const tp_buf *b)
 {
     return b->data != NULL ? b->data : "";

@@ -34,9 +34,8 @@ void tp_buf_vprintf(tp_buf *b, const char *fmt, va_list ap);
 
 /* Room for n more bytes without another allocation; false when that exceeds max or the heap. */
 bool tp_buf_reserve(tp_buf *b, size_t n);
-void tp_buf_consume(tp_buf *b, size_t n); /* drops the first n bytes */
-const char *tp_buf_str(const tp_buf *b);  /* data, or "" while empty */
-char *tp_buf_take(tp_buf *b);             /* ownership of data leaves (tp_free); NULL when failed */
+const char *tp_buf_str(const tp_buf *b); /* data, or "" while empty */
+char *tp_buf_take(tp_buf *b);            /* ownership of data leaves (tp_free); NULL when failed */
 
 /* Reads a whole file of at most max bytes; initialises *out first, also when it fails (then it is empty).
  * Failures are logged.  Errors: NOT_FOUND, IO, LIMIT, NOMEM. */

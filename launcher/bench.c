@@ -12,15 +12,6 @@
 #include "launcher/picture.h"
 #include "launcher/serve.h"
 
-int launch_bench(const launch_options *opt)
-{
-    if (opt->engine)
-        return launch_bench_engine(opt);
-    if (opt->host_is_bare)
-        return launch_bench_host(opt);
-    return opt->comm_is_given ? launch_bench_comm(opt) : launch_bench_http(opt);
-}
-
 /* ---- HTTP ---- */
 
 static const char *key_of(const launch_options *opt)
@@ -150,7 +141,7 @@ static tp_status run_http(const launch_options *opt, launch_http_target t, launc
         results, n);
 }
 
-int launch_bench_http(const launch_options *opt)
+static int bench_http(const launch_options *opt)
 {
     static launch_result results[LAUNCH_LOADS_MAX];
     launch_http_target t = {.base_url = opt->base_url,
@@ -175,4 +166,15 @@ int launch_bench_http(const launch_options *opt)
     }
     curl_global_cleanup();
     return st == TP_OK && completed > 0 ? 0 : 1;
+}
+
+/* ---- which kind ---- */
+
+int launch_bench(const launch_options *opt)
+{
+    if (opt->engine)
+        return launch_bench_engine(opt);
+    if (opt->host_is_bare)
+        return launch_bench_host(opt);
+    return opt->comm_is_given ? launch_bench_comm(opt) : bench_http(opt);
 }

@@ -145,7 +145,6 @@ TP_MUST_USE tp_status launch_engine_loads(launch_result *results, launch_step_co
                                           launch_engine_job *job, const launch_load *loads, int n,
                                           bool overlapped);
 
-int launch_bench_http(const launch_options *opt);
 int launch_bench_engine(const launch_options *opt);
 int launch_bench_host(const launch_options *opt);
 int launch_bench_comm(const launch_options *opt);

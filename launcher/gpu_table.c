@@ -42,18 +42,3 @@ const launch_gpu *launch_find_gpu(const char *name)
             return &launch_gpus[i];
     return NULL;
 }
-
-const launch_gpu *launch_gpu_of_product(const char *product, double memory_gb)
-{
-    const launch_gpu *best = NULL;
-
-    /* the longest name that fits: "H100 PCIe" before "H100"; H20 is also the beginning of H200 */
-    for (int i = 0; i < launch_n_gpus; i++) {
-        const launch_gpu *g = &launch_gpus[i];
-
-        if (strstr(product, g->product) != NULL && memory_gb > 0.8 * g->memory_gb &&
-            (best == NULL || strlen(g->product) > strlen(best->product)))
-            best = g;
-    }
-    return best;
-}

@@ -12,7 +12,5 @@ extern const int launch_n_gpus;
 
 /* By name ("h100", "a100-40", "cpu"); NULL when unknown. */
 const launch_gpu *launch_find_gpu(const char *name);
-/* By what a driver calls it ("NVIDIA H100 80GB HBM3"); NULL when none fits. */
-const launch_gpu *launch_gpu_of_product(const char *product, double memory_gb);
 
 #endif

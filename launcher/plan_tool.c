@@ -202,8 +202,8 @@ tp_status launch_plan_fit_on(launch_plan_fit *out, const launch_plan *p, const l
     return TP_OK;
 }
 
-tp_status launch_plan_smallest_fit(launch_plan_fit *out, const launch_plan *p,
-                                   const launch_gpu *gpu)
+/* The smallest of 1, 2, 4, 8 ranks that fits, or --tensor-parallel-size; out->fits tells whether one does. */
+static tp_status smallest_fit(launch_plan_fit *out, const launch_plan *p, const launch_gpu *gpu)
 {
     if (p->opt->tensor_parallel_size > 0)
         return launch_plan_fit_on(out, p, gpu, (int)p->opt->tensor_parallel_size);
@@ -234,7 +234,7 @@ static tp_status print_overview(FILE *out, launch_json *j, const launch_plan *p)
 
         if (strcmp(launch_gpus[i].name, "cpu") == 0)
             continue;
-        TP_TRY(launch_plan_smallest_fit(&f, p, &launch_gpus[i]));
+        TP_TRY(smallest_fit(&f, p, &launch_gpus[i]));
         if (j != NULL) {
             launch_plan_put_fit(j, p, &f);
             continue;
@@ -283,41 +283,54 @@ static void print_model(FILE *out, launch_json *j, const launch_plan *p)
             p->kv_element_bytes, p->max_model_len);
 }
 
-static tp_status answer(launch_json *j, const launch_plan *p, bool *fits)
+/* The device of --gpu; NULL without the option. */
+static tp_status find_gpu(const launch_gpu **out, const launch_options *opt)
 {
-    const launch_gpu *gpu = NULL;
+    const launch_gpu *gpu = opt->gpu != NULL ? launch_find_gpu(opt->gpu) : NULL;
+    tp_buf names;
+    tp_status st;
+
+    if (gpu != NULL || opt->gpu == NULL) {
+        *out = gpu;
+        return TP_OK;
+    }
+    tp_buf_init(&names, 4096);
+    for (int i = 0; i < launch_n_gpus; i++)
+        tp_buf_printf(&names, " %s", launch_gpus[i].name);
+    st = TP_REJECT(TP_ERR_INVALID, "--gpu: \"%s\" is not known; known:%s", opt->gpu,
+                   tp_buf_str(&names));
+    tp_buf_release(&names);
+    return st;
+}
+
+static tp_status print_one(launch_json *j, const launch_plan *p, const launch_gpu *gpu, bool *fits)
+{
     launch_plan_fit f;
 
-    *fits = true;
-    if (p->opt->gpu != NULL) {
-        gpu = launch_find_gpu(p->opt->gpu);
-        if (gpu == NULL) {
-            tp_buf names;
-            tp_status st;
-
-            tp_buf_init(&names, 4096);
-            for (int i = 0; i < launch_n_gpus; i++)
-                tp_buf_printf(&names, " %s", launch_gpus[i].name);
-            st = TP_REJECT(TP_ERR_INVALID, "--gpu: \"%s\" is not known; known:%s", p->opt->gpu,
-                           tp_buf_str(&names));
-            tp_buf_release(&names);
-            return st;
-        }
-    }
-    print_model(stdout, j, p);
-    if (gpu != NULL) {
-        TP_TRY(launch_plan_smallest_fit(&f, p, gpu));
-        *fits = f.kv_tokens > 0;
-        if (j != NULL) {
-            launch_json_open(j, "devices", '[');
-            launch_plan_put_fit(j, p, &f);
-            launch_json_close(j, ']');
-        } else {
-            launch_plan_print_fit(stdout, p, &f);
-        }
+    TP_TRY(smallest_fit(&f, p, gpu));
+    *fits = f.kv_tokens > 0;
+    if (j != NULL) {
+        launch_json_open(j, "devices", '[');
+        launch_plan_put_fit(j, p, &f);
+        launch_json_close(j, ']');
     } else {
-        TP_TRY(print_overview(stdout, j, p));
+        launch_plan_print_fit(stdout, p, &f);
     }
+    return TP_OK;
+}
+
+/* j: NULL for text. */
+static tp_status answer(launch_json *j, const launch_plan *p, bool *fits)
+{
+    const launch_gpu *gpu;
+
+    *fits = true;
+    TP_TRY(find_gpu(&gpu, p->opt));
+    print_model(stdout, j, p);
+    if (gpu != NULL)
+        TP_TRY(print_one(j, p, gpu, fits));
+    else
+        TP_TRY(print_overview(stdout, j, p));
     return p->load.requests_per_s > 0 ? launch_plan_load(stdout, j, p, gpu) : TP_OK;
 }
 

@@ -40,9 +40,6 @@ typedef struct launch_plan_fit {
 /* Errors have been said. */
 TP_MUST_USE tp_status launch_plan_fit_on(launch_plan_fit *out, const launch_plan *p,
                                          const launch_gpu *gpu, int n_ranks);
-/* The smallest of 1, 2, 4, 8 ranks that fits, or --tensor-parallel-size; out->fits tells whether one does. */
-TP_MUST_USE tp_status launch_plan_smallest_fit(launch_plan_fit *out, const launch_plan *p,
-                                               const launch_gpu *gpu);
 
 /* Everything about one fit. */
 void launch_plan_print_fit(FILE *out, const launch_plan *p, const launch_plan_fit *f);

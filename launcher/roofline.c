@@ -30,7 +30,8 @@ const char *launch_format_name(launch_format f)
     return k_names[f];
 }
 
-double launch_format_bytes(launch_format f)
+/* Of a weight of a layer's matrix. */
+static double format_bytes(launch_format f)
 {
     static const double k_bytes[] = {4, 2, 1, 0.5 + 2.5 / 128};
 
@@ -67,7 +68,7 @@ launch_roof_share launch_roof_even_share(const launch_roof_model *m, int n_ranks
 
 static double streamed(const launch_roof_case *c, const launch_roof_share *s)
 {
-    return s->linear * launch_format_bytes(c->format) + s->embed * table_bytes(c->format) +
+    return s->linear * format_bytes(c->format) + s->embed * table_bytes(c->format) +
            c->model.vector_bytes;
 }
 
@@ -91,21 +92,9 @@ double launch_roof_kv_per_token(const launch_roof_case *c)
     return kv_bytes(c, &c->share);
 }
 
-double launch_roof_flops_per_token(const launch_roof_model *m)
-{
-    return 2 * (launch_roof_linear(m) + launch_roof_embed(m));
-}
-
 static double attention_flops(const launch_roof_model *m, double tokens)
 {
     return 2 * tokens * m->n_heads * m->head_dim * m->n_layers;
-}
-
-double launch_roof_attention_part(const launch_roof_model *m, double tokens)
-{
-    double attention = attention_flops(m, tokens);
-
-    return attention / (attention + 2 * launch_roof_linear(m));
 }
 
 /* Tokens that a layer reads of a context, on average over the layers. */

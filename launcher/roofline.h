@@ -63,7 +63,6 @@ typedef struct launch_roof_case {
 
 double launch_roof_linear(const launch_roof_model *m); /* weights of all layers' matrices */
 double launch_roof_embed(const launch_roof_model *m);
-double launch_format_bytes(launch_format f); /* per weight of a layer's matrix */
 /* An even split; KV heads are copied where there are more ranks than heads. */
 launch_roof_share launch_roof_even_share(const launch_roof_model *m, int n_ranks);
 
@@ -71,10 +70,6 @@ launch_roof_share launch_roof_even_share(const launch_roof_model *m, int n_ranks
 double launch_roof_streamed(const launch_roof_case *c); /* weights read by a decode step */
 double launch_roof_resident(const launch_roof_case *c); /* weights kept */
 double launch_roof_kv_per_token(const launch_roof_case *c);
-/* Floating-point operations of all ranks to decode one token, without attention. */
-double launch_roof_flops_per_token(const launch_roof_model *m);
-/* Part of causal attention in the operations of a prompt of `tokens`. */
-double launch_roof_attention_part(const launch_roof_model *m, double tokens);
 
 /* Microseconds of an all-reduce of `bytes`; 0 for one rank. */
 double launch_roof_sum_us(const launch_gpu *g, int n_ranks, double bytes);

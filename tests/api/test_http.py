@@ -353,7 +353,7 @@ OPEN = {("GET", "/health"), ("GET", "/ping"), ("POST", "/ping"), ("GET", "/ready
 
 def table():
     """The router's own table, so that a new route cannot be forgotten here."""
-    rows = re.findall(r'\{"(GET|POST)", "([^"]+)", API_AUTH_(NONE|USER), (true|false),',
+    rows = re.findall(r'\{"(GET|POST)", "([^"]+)", AUTH_(NONE|USER), (true|false),',
                       (ROOT / "api" / "routes.c").read_text())
     assert len(rows) >= 14
     return [(m, p.replace("*", "x"), auth) for m, p, auth, _ in rows]

@@ -88,8 +88,8 @@ static void assert_cell(double expected, double found, const char *what, int a, 
 static void test_sizes(void **state)
 {
     static const struct {
-        double linear, embed, total, flops_g;
-    } k[] = {[QWEN] = {70.213, 1.246, 72.71, 142.9}, [LLAMA] = {68.451, 1.051, 70.55, 139.0}};
+        double linear, embed, total;
+    } k[] = {[QWEN] = {70.213, 1.246, 72.71}, [LLAMA] = {68.451, 1.051, 70.55}};
 
     (void)state;
     for (int i = 0; i < 2; i++) {
@@ -98,7 +98,6 @@ static void test_sizes(void **state)
         assert_true(fabs(launch_roof_linear(&c.model) / 1e9 - k[i].linear) <= 0.0005);
         assert_true(fabs(launch_roof_embed(&c.model) / 1e9 - k[i].embed) <= 0.0005);
         assert_true(fabs((double)rt_config_params(&g_config[i]) / 1e9 - k[i].total) <= 0.005);
-        assert_true(fabs(launch_roof_flops_per_token(&c.model) / 1e9 - k[i].flops_g) <= 0.05);
         assert_true(launch_roof_kv_per_token(&c) == 327680);
         c.kv_element_bytes = 1;
         assert_true(launch_roof_kv_per_token(&c) == 163840);
@@ -234,13 +233,9 @@ static void test_prefill(void **state)
     } k[] = {{"h100", BF16, 4096, 1, 6784, 0.5},  {"h100", BF16, 4096, 0.7, 4748, 0.9},
              {"h200", BF16, 32768, 1, 5393, 0.5}, {"h200", BF16, 32768, 0.7, 3775, 0.5},
              {"h100", FP8, 4096, 1, 13100, 50},   {"a100", BF16, 4096, 1, 2140, 0.5}};
-    static const double k_parts[][2] = {{512, 0.005}, {4096, 0.037}, {32768, 0.23}};
-    launch_roof_case c = make_case(QWEN, "h100", BF16, 1);
+    launch_roof_case c;
 
     (void)state;
-    for (size_t i = 0; i < TP_ARRAY_LEN(k_parts); i++)
-        assert_true(fabs(launch_roof_attention_part(&c.model, k_parts[i][0]) - k_parts[i][1]) <=
-                    (i == 2 ? 0.005 : 0.0005));
     for (size_t i = 0; i < TP_ARRAY_LEN(k); i++) {
         double found;
 
@@ -328,13 +323,6 @@ static void test_gpu_names(void **state)
     (void)state;
     assert_null(launch_find_gpu("h999"));
     assert_ptr_equal(launch_find_gpu("H100"), launch_find_gpu("h100"));
-    assert_string_equal(launch_gpu_of_product("NVIDIA H100 80GB HBM3", 85.5)->name, "h100");
-    assert_string_equal(launch_gpu_of_product("NVIDIA H100 PCIe", 85)->name, "h100-pcie");
-    assert_string_equal(launch_gpu_of_product("NVIDIA H200", 150)->name, "h200");
-    assert_string_equal(launch_gpu_of_product("NVIDIA A100-SXM4-40GB", 42)->name, "a100-40");
-    assert_string_equal(launch_gpu_of_product("NVIDIA L40S", 48)->name, "l40s");
-    assert_string_equal(launch_gpu_of_product("NVIDIA L4", 24)->name, "l4");
-    assert_null(launch_gpu_of_product("NVIDIA GeForce GTX 1080", 8));
 }
 
 int main(void)
