@@ -477,7 +477,7 @@ static const rt_builtin filters[] = {
 const rt_builtin *rt_tmpl_find(const rt_builtin *table, size_t n_table, const char *name, size_t n)
 {
     for (size_t i = 0; i < n_table; i++)
-        if (strncmp(table[i].name, name, n) == 0 && table[i].name[n] == 0)
+        if (strlen(table[i].name) == n && memcmp(table[i].name, name, n) == 0)
             return &table[i];
     return NULL;
 }

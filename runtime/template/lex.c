@@ -311,11 +311,11 @@ static tp_status lex_operator(lexer *l, int *brackets)
             return push_op(l, at, RT_OP2(twos[i][0], twos[i][1]));
         }
     }
-    if (c == 0 || strchr("+-/*%~[](){}><=.:|,;", c) == NULL)
+    if (!rt_one_of(c, "+-/*%~[](){}><=.:|,;"))
         return fail(l, at, "an unexpected character");
-    if (strchr("([{", c) != NULL)
+    if (rt_one_of(c, "([{"))
         (*brackets)++;
-    if (strchr(")]}", c) != NULL && --*brackets < 0)
+    if (rt_one_of(c, ")]}") && --*brackets < 0)
         return fail(l, at, "a closing bracket without an opening one");
     l->pos++;
     return push_op(l, at, c);

@@ -52,8 +52,8 @@ static tp_status out_padded(rt_render *r, const spec *sp, rt_str *s, char align)
     size_t left = align == '>' ? pad : align == '^' ? pad / 2 : 0, sign = 0;
 
     if (align == '=') {
-        sign = s->n > 0 && strchr("+- ", s->s[0]) != NULL;
-        if (s->n > sign + 1 && s->s[sign] == '0' && strchr("xXob", s->s[sign + 1]) != NULL)
+        sign = s->n > 0 && rt_one_of(s->s[0], "+- ");
+        if (s->n > sign + 1 && s->s[sign] == '0' && rt_one_of(s->s[sign + 1], "xXob"))
             sign += 2;
         TP_TRY(rt_out_part(r, s, 0, sign));
         TP_TRY(out_fill(r, sp, pad));
@@ -152,7 +152,7 @@ static void float_text(const spec *sp, double f, char *out, size_t cap)
 
 static bool is_float_type(char c)
 {
-    return c != 0 && strchr("eEfFgG%", c) != NULL;
+    return rt_one_of(c, "eEfFgG%");
 }
 
 static tp_status out_number(rt_render *r, const spec *sp, rt_val v)
@@ -173,7 +173,7 @@ static tp_status out_number(rt_render *r, const spec *sp, rt_val v)
             return rt_tmpl_error(r, "format code '%c' is not for floats", sp->type);
         float_text(sp, f, text, sizeof text);
     } else {
-        if (sp->type != 0 && strchr("dxXobni", sp->type) == NULL)
+        if (sp->type != 0 && !rt_one_of(sp->type, "dxXobni"))
             return rt_tmpl_error(r, "format code '%c' is not for integers", sp->type);
         (void)rt_val_as_int(v, &i);
         int_text(sp, i, text, sizeof text);
@@ -249,7 +249,7 @@ static tp_status percent_spec(percent *p, spec *sp, rt_str *key, bool *named)
         *key = (rt_str){.s = f->s + begin, .n = end - begin, .n_chars = SIZE_MAX};
         p->at = end + 1;
     }
-    for (; p->at < f->n && strchr("-+ #0", f->s[p->at]) != NULL; p->at++) {
+    for (; p->at < f->n && rt_one_of(f->s[p->at], "-+ #0"); p->at++) {
         switch (f->s[p->at]) {
         case '-': sp->align = '<'; break;
         case '+': sp->sign = '+'; break;
@@ -263,7 +263,7 @@ static tp_status percent_spec(percent *p, spec *sp, rt_str *key, bool *named)
         p->at++;
         TP_TRY(read_int(p->r, f, &p->at, PRECISION_MAX, &sp->precision));
     }
-    while (p->at < f->n && strchr("hlL", f->s[p->at]) != NULL)
+    while (p->at < f->n && rt_one_of(f->s[p->at], "hlL"))
         p->at++;
     if (p->at == f->n)
         return rt_tmpl_error(p->r, "incomplete format");
@@ -278,7 +278,7 @@ static tp_status percent_number(percent *p, spec *sp, rt_val v)
     if (!rt_val_is_number(v))
         return rt_tmpl_error(p->r, "%%%c format: a number is required, not %s", sp->type,
                              rt_val_type_name(v));
-    if (strchr("diu", sp->type) != NULL) {
+    if (rt_one_of(sp->type, "diu")) {
         sp->type = 'd';
         if (v.kind == RT_FLOAT) {
             if (!(fabs(v.u.f) < 9e18))
@@ -304,7 +304,7 @@ static tp_status percent_one(percent *p)
     if (sp.type == '%')
         return rt_out_puts(p->r, "%");
     TP_TRY(percent_arg(p, named ? &key : NULL, &v));
-    if (sp.align == 0 && strchr("src", sp.type) != NULL)
+    if (sp.align == 0 && rt_one_of(sp.type, "src"))
         sp.align = '>';
     switch (sp.type) {
     case 's':
@@ -445,15 +445,15 @@ static tp_status read_spec(rt_render *r, const rt_str *s, size_t at, spec *sp)
     *sp = (spec){.fill = " ", .n_fill = 1, .precision = -1};
     if (at < s->n) {
         next = rt_utf8_next(s->s, s->n, at, &cp);
-        if (next < s->n && strchr("<>^=", s->s[next]) != NULL) {
+        if (next < s->n && rt_one_of(s->s[next], "<>^=")) {
             sp->n_fill = tp_utf8_encode(cp, sp->fill);
             sp->align = s->s[next];
             at = next + 1;
-        } else if (strchr("<>^=", s->s[at]) != NULL) {
+        } else if (rt_one_of(s->s[at], "<>^=")) {
             sp->align = s->s[at++];
         }
     }
-    if (at < s->n && strchr("+- ", s->s[at]) != NULL)
+    if (at < s->n && rt_one_of(s->s[at], "+- "))
         sp->sign = s->s[at++];
     if (at < s->n && s->s[at] == '#')
         sp->alternate = s->s[at++] == '#';
@@ -471,10 +471,10 @@ static tp_status read_spec(rt_render *r, const rt_str *s, size_t at, spec *sp)
         at++;
         TP_TRY(read_int(r, s, &at, PRECISION_MAX, &sp->precision));
     }
-    if (at < s->n)
-        sp->type = s->s[at++];
-    if (at < s->n)
+    if (at + 1 < s->n || (at < s->n && s->s[at] == 0))
         return rt_tmpl_error(r, "an invalid format specification");
+    if (at < s->n)
+        sp->type = s->s[at];
     return TP_OK;
 }
 

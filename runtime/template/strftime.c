@@ -31,7 +31,7 @@ tp_status rt_tmpl_strftime(rt_render *r, const rt_str *format, rt_val *out)
             continue;
         }
         spec[1] = format->s[++i];
-        if (strchr("-_0^#EO", spec[1]) != NULL && i + 1 < format->n) /* a flag and its letter */
+        if (rt_one_of(spec[1], "-_0^#EO") && i + 1 < format->n) /* a flag and its letter */
             spec[2] = format->s[++i];
         if (strcmp(spec, "%f") == 0) {
             TP_TRY(rt_out_puts(r, "000000"));

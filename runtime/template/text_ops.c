@@ -99,7 +99,7 @@ tp_status rt_text_title_words(rt_render *r, const rt_str *s, rt_val *out)
         size_t next = rt_utf8_next(s->s, s->n, at, &cp);
         int n = begins ? rt_cp_upper(cp, to) : rt_cp_lower(cp, to);
 
-        begins = rt_cp_is_space(cp) || (cp < 0x80 && strchr("-({[<", (int)cp) != NULL && cp != 0);
+        begins = rt_cp_is_space(cp) || (cp < 0x80 && rt_one_of((char)cp, "-({[<"));
         TP_TRY(out_mapped(r, to, n, rt_str_user_at(s, at)));
         at = next;
     }

@@ -11,6 +11,7 @@
 #define RT_TEMPLATE_VALUE_H
 
 #include <stdint.h>
+#include <string.h>
 
 #include "base/status.h"
 
@@ -135,6 +136,12 @@ struct rt_builtin {
 };
 
 /* ---- constructors ---- */
+
+/* Texts may hold NULs: none is one of a set, though strchr finds the one that ends it. */
+static inline bool rt_one_of(char c, const char *set)
+{
+    return c != 0 && strchr(set, c) != NULL;
+}
 
 static inline rt_val rt_val_none(void)
 {
