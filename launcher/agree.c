@@ -76,6 +76,15 @@ static bool same_line(const char *a, const char *b)
     return line_len(a) == line_len(b) && strncmp(a, b, (size_t)line_len(a)) == 0;
 }
 
+/* The bytes of a line behind the first `skip`; a line that is shorter has none. */
+static int rest_of(const char *line, int skip, const char **rest)
+{
+    int len = line_len(line);
+
+    *rest = line + (skip < len ? skip : len);
+    return len - (int)(*rest - line);
+}
+
 /* "--dtype is float32 there and auto on rank 0, ..." */
 static void list_differences(char *text, size_t cap, const char *theirs, const char *mine)
 {
@@ -84,13 +93,15 @@ static void list_differences(char *text, size_t cap, const char *theirs, const c
 
     text[0] = '\0';
     for (; *theirs != '\0' && *mine != '\0'; theirs = next_line(theirs), mine = next_line(mine)) {
-        int name = (int)strcspn(mine, "=\n"), skip = name + 1;
+        int name = (int)strcspn(mine, "=\n"), n_there, n_here;
+        const char *there, *here;
 
         if (same_line(theirs, mine) || n++ >= NAMED_MAX || len >= cap - 1)
             continue;
+        n_there = rest_of(theirs, name + 1, &there);
+        n_here = rest_of(mine, name + 1, &here);
         len += (size_t)snprintf(text + len, cap - len, "%s--%.*s is %.*s there and %.*s on rank 0",
-                                n > 1 ? ", " : "", name, mine, line_len(theirs) - skip,
-                                theirs + skip, line_len(mine) - skip, mine + skip);
+                                n > 1 ? ", " : "", name, mine, n_there, there, n_here, here);
     }
     if (n > NAMED_MAX && len < cap - 1)
         (void)snprintf(text + len, cap - len, ", and %d more", n - NAMED_MAX);

@@ -66,12 +66,13 @@ bool launch_sse_feed(launch_sse *s, const char *bytes, size_t n,
         }
         bytes += len + (end != NULL);
         n -= len + (end != NULL);
-        if (end != NULL) {
+        s->failed = s->line.failed || line_len > s->line.max;
+        if (end != NULL && !s->failed) {
             line_len -= line_len > 0 && line[line_len - 1] == '\r';
             take_line(s, line, line_len, event, arg);
             tp_buf_reset(&s->line);
         }
-        s->failed = s->line.failed || s->data.failed;
+        s->failed |= s->data.failed;
     }
     return !s->failed;
 }
@@ -104,7 +105,8 @@ static bool has_text(const tp_json *choice)
     return false;
 }
 
-/* OpenAI has "code" and "type", some servers a number as code, others only a text. */
+/* OpenAI has "code" and "type", some servers a number as code, others only a text.  Whatever it is, it goes to a terminal
+ * and is cut anywhere: ASCII that can be seen. */
 static void read_error(launch_chunk *c, const tp_json *error)
 {
     const char *what = tp_json_string(tp_json_get(error, "code"));
@@ -113,7 +115,17 @@ static void read_error(launch_chunk *c, const tp_json *error)
         what = tp_json_raw(tp_json_get(error, "code"));
     if (what == NULL)
         what = tp_json_string(tp_json_get(error, "type"));
-    (void)snprintf(c->error, sizeof c->error, "%s", what != NULL ? what : "error");
+    (void)snprintf(c->error, sizeof c->error, "%s", what != NULL && *what != '\0' ? what : "error");
+    for (char *s = c->error; *s != '\0'; s++)
+        *s = *s >= ' ' && *s <= '~' ? *s : '?';
+}
+
+/* A count that a server might mean; they are added up. */
+static int64_t read_count(const tp_json *usage, const char *key)
+{
+    int64_t n = tp_json_get_int(usage, key, -1);
+
+    return n >= 0 && n <= INT32_MAX ? n : -1;
 }
 
 tp_status launch_read_chunk(launch_chunk *out, const char *data, size_t n)
@@ -142,8 +154,8 @@ tp_status launch_read_chunk(launch_chunk *out, const char *data, size_t n)
         c.finished |= !tp_json_is_null(tp_json_get(choice, "finish_reason"));
     }
     usage = tp_json_get(root, "usage");
-    c.prompt_tokens = tp_json_get_int(usage, "prompt_tokens", -1);
-    c.completion_tokens = tp_json_get_int(usage, "completion_tokens", -1);
+    c.prompt_tokens = read_count(usage, "prompt_tokens");
+    c.completion_tokens = read_count(usage, "completion_tokens");
     error = tp_json_get(root, "error");
     if (!tp_json_is_null(error))
         read_error(&c, error);

@@ -3,7 +3,7 @@
 # fuzz.sh - builds the fuzz targets with clang (libFuzzer, ASan, UBSan), runs each for a while, and prints a table.
 #
 # usage: fuzz.sh [run|merge|coverage] [TARGET...]     all targets without a name
-#   run       FUZZ_SECONDS (60) per target.  New inputs go to build-fuzz/grown/TARGET, what failed to build-fuzz/found/TARGET;
+#   run       FUZZ_SECONDS (60) of processor time per target.  New inputs go to build-fuzz/grown/TARGET, what failed to build-fuzz/found/TARGET;
 #             the exit status is 1 when something failed, took more than a second or more than 512 MB.
 #   merge     adds to the corpora of the tree the short inputs of build-fuzz/grown that reach code which they do not
 #   coverage  lines of the code under test that the corpora reach (a build of its own, build-cov)
@@ -39,6 +39,22 @@ field() {
     sed -n "s/^stat::$1: *//p" "$2" | tail -1
 }
 
+# run_for SECONDS COMMAND...: asks a fuzzer to end when it has had so much processor time, or ten times as much of the wall's.
+run_for() {
+    cpu=$1
+    shift
+    "$@" -max_total_time=$((10 * cpu)) &
+    fuzzer=$!
+    tick=$(getconf CLK_TCK)
+    while used=$(awk '{ sub(/.*\) /, ""); if ($1 != "Z") print $12 + $13 }' "/proc/$fuzzer/stat" 2>/dev/null) &&
+        [ "${used:-$((cpu * tick))}" -lt $((cpu * tick)) ]; do
+        cpu_used=$((used / tick))
+        sleep 1
+    done
+    [ -n "$used" ] && kill -USR1 "$fuzzer" && cpu_used=$cpu
+    wait "$fuzzer"
+}
+
 existing() {
     for dir in "$@"; do
         [ -d "$dir" ] && echo "$dir"
@@ -51,8 +67,9 @@ run_one() {
     mkdir -p "build-fuzz/grown/$name" "build-fuzz/found/$name" build-fuzz/logs
     dict=tests/fuzz/dict/$name.dict
     status=0
+    cpu_used=0
     # shellcheck disable=SC2046
-    build-fuzz/tests/fuzz/fuzz_"$name" -max_total_time="$seconds" -timeout=30 -report_slow_units=1 -rss_limit_mb=512 \
+    run_for "$seconds" build-fuzz/tests/fuzz/fuzz_"$name" -timeout=30 -report_slow_units=1 -rss_limit_mb=512 \
         -malloc_limit_mb=400 -max_len=4096 -print_final_stats=1 -verbosity=1 -artifact_prefix="build-fuzz/found/$name/" \
         $([ -f "$dict" ] && echo "-dict=$dict") "build-fuzz/grown/$name" \
         $(existing "tests/fuzz/corpus/$name" "tests/fuzz/regression/$name") >"$log" 2>&1 || status=1
@@ -66,7 +83,7 @@ run_one() {
     edges=$(sed -n 's/.* cov: \([0-9]*\) .*/\1/p' "$log" | tail -1)
     found=$(find "build-fuzz/found/$name" -type f | wc -l)
     printf '%-16s %12s %9s %8s %8s %8s %6s\n' "$name" "$(field number_of_executed_units "$log")" \
-        "$(field average_exec_per_sec "$log")" "${edges:-?}" "$(field new_units_added "$log")" \
+        "$cpu_used" "${edges:-?}" "$(field new_units_added "$log")" \
         "$(field peak_rss_mb "$log")" "$found"
     if [ "$status" -ne 0 ] && [ -z "$edges" ]; then
         tail -3 "$log" >&2 # it did not even start
@@ -77,7 +94,7 @@ run_one() {
 
 run_all() {
     failed=
-    printf '%-16s %12s %9s %8s %8s %8s %6s\n' target executions exec/s edges new 'rss MB' found
+    printf '%-16s %12s %9s %8s %8s %8s %6s\n' target executions 'cpu s' edges new 'rss MB' found
     for name in $targets; do
         run_one "$name" || failed="$failed $name"
     done
