@@ -78,6 +78,23 @@ static void success(writer *w, const rt_stats *s)
                       w->labels, rows[i].reason, (unsigned long long)rows[i].n);
 }
 
+static void draft_metrics(writer *w, const rt_draft_counts *d)
+{
+    if (d->draft_max == 0)
+        return;
+    counter(w, "spec_decode_num_drafts_total", "Drafts computed.", d->drafts);
+    counter(w, "spec_decode_num_draft_tokens_total", "Tokens of drafts.", d->tokens);
+    counter(w, "spec_decode_num_accepted_tokens_total", "Tokens of drafts that came true.",
+            d->accepted);
+    head(w, "spec_decode_num_accepted_tokens_per_pos_total", "counter",
+         "Tokens of drafts that came true, by their place in the draft.");
+    for (int i = 0; i < d->draft_max; i++)
+        tp_buf_printf(
+            &w->out,
+            "vllm:spec_decode_num_accepted_tokens_per_pos_total{%s,position=\"%d\"} %llu\n",
+            w->labels, i, (unsigned long long)d->accepted_at[i]);
+}
+
 static void engine_metrics(writer *w, const rt_stats *s)
 {
     gauge(w, "num_requests_running", "Sequences in the running batch.", s->running);
@@ -96,6 +113,7 @@ static void engine_metrics(writer *w, const rt_stats *s)
     counter(w, "requests_cancelled_total", "Requests whose client went away.", s->cancelled);
     counter(w, "steps_issued_ahead_total",
             "Steps given to the device before the step before had been collected.", s->steps_ahead);
+    draft_metrics(w, &s->drafts);
     success(w, s);
     histogram(w, "time_to_first_token_seconds", "Arrival to first token.", &s->ttft);
     histogram(w, "inter_token_latency_seconds", "Time between tokens of a sequence.",

@@ -14,6 +14,7 @@
 
 #include "base/log.h"
 #include "base/mem.h"
+#include "launcher/speculative.h"
 
 #define NAME_MAX_LEN 40 /* letters of an option's name */
 
@@ -447,6 +448,7 @@ tp_status launch_parse(launch_parser *p, int argc, char **argv)
     p->opt.comm_is_given = p->origin[launch_find("comm", 4) - launch_rows] == LAUNCH_FROM_CLI;
     TP_TRY(check_command(p));
     TP_TRY(read_capture_sizes(&p->opt));
+    TP_TRY(launch_read_speculation(&p->opt.speculation, p->opt.speculative_config));
     return check_together(&p->opt);
 }
 

@@ -13,6 +13,7 @@
 
 #include "base/arena.h"
 #include "base/status.h"
+#include "runtime/spec/speculation.h"
 
 #define LAUNCH_LIST_MAX     64
 #define LAUNCH_CAPTURES_MAX 32
@@ -49,6 +50,8 @@ typedef struct launch_options {
     int64_t max_num_queued_reqs, max_num_queued_tokens;
     double gpu_memory_utilization, watermark;
     bool async_scheduling, enforce_eager, enable_prefix_caching;
+    const char *speculative_config;
+    rt_speculation speculation; /* what it says */
     launch_list cudagraph_capture_sizes;
     int capture_sizes[LAUNCH_CAPTURES_MAX],
         n_capture_sizes; /* the numbers of that list, ascending */

@@ -174,6 +174,7 @@ rt_engine_options launch_engine_options(const launch_options *opt, const char *m
                                .max_num_queued_reqs = (int)opt->max_num_queued_reqs,
                                .max_num_queued_tokens = opt->max_num_queued_tokens,
                                .no_prefix_caching = !opt->enable_prefix_caching,
+                               .speculation = opt->speculation,
                                .sync_scheduling = !opt->async_scheduling,
                                .enforce_eager = opt->enforce_eager,
                                .capture_sizes =

@@ -46,7 +46,10 @@ static tp_status create_scheduler(rt_engine *e)
                            .block_tokens = s->block_tokens,
                            .n_blocks = s->n_blocks,
                            .watermark = s->watermark,
-                           .namer = e->prefix_caching ? &e->namer : NULL};
+                           .namer = e->prefix_caching ? &e->namer : NULL,
+                           .draft = s->speculation.max_tokens > 0 ? rt_engine_draft : NULL,
+                           .draft_max = s->speculation.max_tokens,
+                           .draft_seqs_max = s->speculation.max_seqs};
 
     rt_block_namer_init(&e->namer, s->block_tokens);
     TP_TRY(rt_sched_create(&e->sched, &so));
@@ -92,6 +95,7 @@ static tp_status create_compute(rt_engine *e, const rt_engine_options *opt)
                             .block_tokens = s->block_tokens,
                             .n_blocks = s->n_blocks,
                             .ahead = s->ahead,
+                            .draft_max = s->speculation.max_tokens,
                             .n_capture = s->n_capture};
     tp_status st = e->be->ops->kv_create(e->be, &kd, &e->kv);
 
@@ -338,6 +342,8 @@ tp_status rt_engine_submit(rt_engine *e, const rt_request_desc *d, rt_request **
         rt_request_create(&r, e, e->tokenizer, d,
                           (int32_t)((s->max_model_len + s->block_tokens - 1) / s->block_tokens)));
     st = e->prefix_caching ? rt_request_name_blocks(r, &e->namer) : TP_OK;
+    if (st == TP_OK && s->speculation.max_tokens > 0)
+        st = rt_request_index_text(r, &s->speculation.ngram, rt_engine_longest(s, d));
     if (st != TP_OK) {
         rt_request_unref(r);
         return st;

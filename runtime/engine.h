@@ -14,6 +14,7 @@
 #include "base/status.h"
 #include "comm/comm.h"
 #include "kernels/kern.h"
+#include "runtime/spec/speculation.h"
 #include "runtime/stats.h"
 #include "runtime/template/template.h"
 #include "runtime/tokenizer/tokenizer.h"
@@ -46,6 +47,7 @@ typedef struct rt_engine_options {
     int max_num_queued_reqs;       /* 0 = default (4 * max_num_seqs, at least 256) */
     int64_t max_num_queued_tokens; /* 0 = no limit */
     bool no_prefix_caching;        /* compute every prompt from its first token on */
+    rt_speculation speculation;    /* only rank 0's counts */
     bool sync_scheduling;          /* plan a step only when the one before is done */
     const char *comm;              /* "auto", "self", "mpi", "shm"; on devices also "nccl", "p2p" */
     const void

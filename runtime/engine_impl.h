@@ -77,7 +77,11 @@ void rt_engine_set_state(rt_engine *e, rt_engine_state s);
 /* No step will be executed any more: for the lifeline when a rank is lost, and for the watchdog. */
 void rt_engine_give_up(void *engine);
 
-/* ---- engine_requests.c: under the plan lock ---- */
+/* ---- engine_requests.c: under the plan lock, but the first ---- */
+/* Tokens, those of the prompt included, with which a choice ends at the latest. */
+int32_t rt_engine_longest(const rt_settled *s, const rt_request_desc *d);
+/* How a choice may go on (rt_draft_fn). */
+int rt_engine_draft(const rt_seq *q, int32_t n_ahead, int most, int32_t *out);
 /* A request from the inbox becomes sequences. */
 void rt_engine_accept(rt_engine *e, rt_request *r);
 /* Ends what is left of a request, whose memory may then be gone. */

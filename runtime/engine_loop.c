@@ -177,7 +177,7 @@ static void plan_steps(rt_engine *e, int most)
 {
     rt_step *s;
 
-    while (most-- > 0 && (s = rt_pipe_room(&e->pipe)) != NULL) {
+    while (most-- > 0 && !rt_sched_must_wait(e->sched) && (s = rt_pipe_room(&e->pipe)) != NULL) {
         rt_engine_check_readers(e);
         rt_plan_begin(&e->writer, e->step, 0);
         s->n_tokens = rt_sched_plan(e->sched, &e->writer);
@@ -209,6 +209,7 @@ static void publish_stats(rt_engine *e)
     e->stats.waiting = rt_sched_waiting(e->sched);
     e->stats.preemptions = rt_sched_preemptions(e->sched);
     rt_sched_prefix_counts(e->sched, &e->stats.prefix_queries, &e->stats.prefix_hits);
+    e->stats.drafts = *rt_sched_draft_counts(e->sched);
     e->stats.blocks_used = rt_block_pool_total(pool) - rt_block_pool_free_count(pool);
     pthread_mutex_lock(&e->stats_lock);
     e->published = e->stats;
@@ -386,6 +387,7 @@ static tp_status issue_step(rt_engine *e, rt_step *s, bool *stop)
 {
     TP_TRY(comm_ctl_send(e->group, s->plan, s->plan_bytes));
     s->ahead = rt_worker_under_way(e->worker) > 0;
+    s->begun_ns = tp_now_ns();
     return issue(e, s->plan, s->plan_bytes, stop);
 }
 
@@ -396,6 +398,7 @@ static tp_status collect_step(rt_engine *e)
     int n;
 
     TP_TRY(collect(e));
+    s->ns = tp_now_ns() - s->begun_ns;
     results = rt_worker_results(e->worker, &n);
     TP_ASSERT(n <= e->pipe.results_max);
     memcpy(s->results, results, sizeof *results * (size_t)n);

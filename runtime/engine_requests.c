@@ -54,12 +54,18 @@ static void fill_open(rt_engine *e, rt_choice *c)
     o->forbidden = c->request->forbidden;
 }
 
-/* Tokens with which a choice ends at the latest. */
-static int32_t longest(const rt_engine *e, const rt_request_desc *d)
+int32_t rt_engine_longest(const rt_settled *s, const rt_request_desc *d)
 {
     int64_t n = (int64_t)d->n_prompt + d->sampling.max_tokens;
 
-    return (int32_t)(n < e->settled.max_model_len ? n : e->settled.max_model_len);
+    return (int32_t)(n < s->max_model_len ? n : s->max_model_len);
+}
+
+int rt_engine_draft(const rt_seq *q, int32_t n_ahead, int most, int32_t *out)
+{
+    const rt_choice *c = q->owner;
+
+    return rt_ngram_guess(&c->text, n_ahead, most, out);
 }
 
 void rt_engine_accept(rt_engine *e, rt_request *r)
@@ -75,7 +81,7 @@ void rt_engine_accept(rt_engine *e, rt_request *r)
         fill_open(e, c);
         c->seq.owner = c;
         c->seq.n_prompt = r->desc.n_prompt;
-        c->seq.n_total_max = longest(e, &r->desc);
+        c->seq.n_total_max = rt_engine_longest(&e->settled, &r->desc);
         c->seq.lp_start = i == 0 && r->desc.sampling.n_prompt_logprobs >= 0 ? 0 : INT32_MAX;
         c->seq.n_new_max = INT32_MAX;
         c->seq.fork_of = i > 0 ? &r->choices[0].seq : NULL;
@@ -147,35 +153,48 @@ static bool wants_prompt(const rt_choice *c)
 static size_t record_bytes(const rt_scheduled *p)
 {
     const rt_choice *c = p->seq->owner;
-    size_t bytes = p->sampled ? c->request->record_max : 0;
+    size_t bytes = p->sampled ? (size_t)(1 + p->n_draft) * c->request->record_max : 0;
 
     if (wants_prompt(c))
         bytes += (size_t)p->n_new * rt_request_prompt_record_bytes();
     return bytes;
 }
 
-/* Most tokens per sequence that the next step may compute when `room` bytes are free. */
+/* A token and an ending per choice, and the prompt's first token, which yields no row. */
+static size_t reserve(const rt_request *r)
+{
+    return 2 * (size_t)r->desc.n * r->record_max + rt_request_prompt_record_bytes();
+}
+
+/* Most tokens per sequence that the next step may compute when `room` bytes are free, drafts aside. */
 static int32_t rows_for(const rt_request *r, size_t room)
 {
-    /* a token and an ending per choice, and the prompt's first token, which yields no row */
-    size_t reserve = 2 * (size_t)r->desc.n * r->record_max + rt_request_prompt_record_bytes();
-
-    if (room < reserve)
+    if (room < reserve(r))
         return 0;
     if (!wants_prompt(&r->choices[0]))
         return INT32_MAX;
-    return (int32_t)((room - reserve) / rt_request_prompt_record_bytes());
+    return (int32_t)((room - reserve(r)) / rt_request_prompt_record_bytes());
+}
+
+/* Most tokens of a draft: each may become one more record. */
+static int32_t draft_for(const rt_request *r, size_t room)
+{
+    if (room < reserve(r) || wants_prompt(&r->choices[0]))
+        return 0;
+    return (int32_t)((room - reserve(r)) / ((size_t)r->desc.n * r->record_max));
 }
 
 void rt_engine_check_readers(rt_engine *e)
 {
     for (rt_request *r = e->open, *next; r != NULL; r = next) {
         size_t room = rt_request_room(r);
-        int32_t most = rows_for(r, room - r->promised);
+        int32_t most = rows_for(r, room - r->promised), draft = draft_for(r, room - r->promised);
 
         next = r->open_next;
-        for (int i = 0; i < r->desc.n; i++)
+        for (int i = 0; i < r->desc.n; i++) {
             r->choices[i].seq.n_new_max = most;
+            r->choices[i].seq.n_draft_max = draft;
+        }
         if (rows_for(r, room) > 0) { /* else it is the reader that is behind, not we */
             r->starved_ns = 0;
         } else if (r->starved_ns == 0) {
@@ -223,8 +242,11 @@ static void deliver_result(rt_engine *e, const rt_scheduled *p, const rt_step_re
         rt_output_prompt(&e->output, c, res);
         return;
     }
-    if (res->token >= 0)
+    if (res->token >= 0) {
         rt_sched_learn(e->sched, &c->seq, res->token);
+        if (e->settled.speculation.max_tokens > 0)
+            rt_ngram_append(&c->text, res->token);
+    }
     end = rt_output_token(&e->output, c, res);
     TP_ASSERT(end.finish != RT_FINISH_NONE || !p->last);
     if (end.finish != RT_FINISH_NONE)
@@ -238,18 +260,21 @@ void rt_engine_deliver(rt_engine *e, const rt_step *s)
     int at = 0;
 
     e->output.now_ns = tp_now_ns();
-    for (int i = 0; i < s->n_results; i++) { /* both are in plan order */
-        while (at < s->n_seqs && s->seqs[at].slot != s->results[i].slot)
-            at++;
-        TP_ASSERT(at < s->n_seqs);
-        deliver_result(e, &s->seqs[at], &s->results[i]);
-    }
-    for (int i = 0; i < s->n_seqs; i++) {
-        rt_choice *c = s->seqs[i].seq->owner;
+    for (int i = 0; i < s->n_seqs; i++) { /* both are in plan order */
+        const rt_scheduled *p = &s->seqs[i];
+        rt_choice *c = p->seq->owner;
+        int first = at;
 
-        if (s->seqs[i].last && !s->seqs[i].sampled && !c->finished)
+        for (; at < s->n_results && s->results[at].slot == p->slot; at++)
+            deliver_result(e, p, &s->results[at]);
+        if (p->n_draft > 0)
+            rt_sched_settle(e->sched, p, at - first);
+        if (p->last && !p->sampled && !c->finished)
             finish(e, c, &prefilled);
     }
+    TP_ASSERT(at == s->n_results);
+    if (!s->ahead)
+        rt_sched_time(e->sched, s->n_tokens, s->ns);
     if (s->n_tokens > 0) {
         e->stats.steps++;
         rt_hist_add(&e->stats.iteration_tokens, s->n_tokens);

@@ -170,6 +170,15 @@ tp_status rt_request_name_blocks(rt_request *r, const rt_block_namer *n)
     return TP_OK;
 }
 
+tp_status rt_request_index_text(rt_request *r, const rt_ngram_options *o, int32_t n_total)
+{
+    const rt_request_desc *d = &r->desc;
+
+    for (int i = 0; i < d->n; i++)
+        TP_TRY(rt_ngram_init(&r->choices[i].text, &r->arena, o, d->prompt, d->n_prompt, n_total));
+    return TP_OK;
+}
+
 void rt_request_ref(rt_request *r)
 {
     atomic_fetch_add_explicit(&r->refs, 1, memory_order_relaxed);

@@ -22,7 +22,8 @@ typedef struct rt_choice {
     rt_request *request;
     int index;
     rt_detok detok;
-    char *held; /* in the request's arena; text not yet released: may begin a stop string */
+    rt_ngram text; /* where speculation guesses from */
+    char *held;    /* in the request's arena; text not yet released: may begin a stop string */
     size_t held_len;
     int32_t n_generated;
     int32_t next_prompt; /* next prompt token whose logprob goes out */
@@ -68,6 +69,9 @@ TP_MUST_USE tp_status rt_request_create(rt_request **out, rt_engine *e, const rt
                                         const rt_request_desc *d, int32_t blocks_max);
 /* Gives the choices their part in the prefix cache.  Any thread, before the scheduler sees the request. */
 TP_MUST_USE tp_status rt_request_name_blocks(rt_request *r, const rt_block_namer *n);
+/* Lets speculation look their texts up, of n_total tokens at most.  As above. */
+TP_MUST_USE tp_status rt_request_index_text(rt_request *r, const rt_ngram_options *o,
+                                            int32_t n_total);
 void rt_request_ref(rt_request *r);
 void rt_request_unref(rt_request *r); /* frees at zero */
 

@@ -134,6 +134,7 @@ static tp_status decide(rt_settled *s, const rt_engine_options *opt, const kern_
         s->max_queued_reqs = 4 * s->max_num_seqs > 256 ? 4 * s->max_num_seqs : 256;
     s->max_queued_tokens = opt->max_num_queued_tokens;
     s->dummy_weights = opt->dummy_weights;
+    s->speculation = opt->speculation;
     s->ahead = !opt->sync_scheduling;
     TP_TRY(settle_capture(s, opt));
     if (s->block_tokens % 16 != 0)
@@ -403,7 +404,8 @@ static tp_status plan_memory(const rt_settled *s, const rt_shard *shard, kern_ba
     rt_worker_options wo = {.n_slots = s->max_num_seqs,
                             .max_model_len = s->max_model_len,
                             .max_tokens = s->max_num_batched_tokens,
-                            .block_tokens = s->block_tokens};
+                            .block_tokens = s->block_tokens,
+                            .draft_max = s->speculation.max_tokens};
     int n_ranks = comm_size(g);
     rt_memory_plan plan;
 

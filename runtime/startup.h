@@ -22,6 +22,7 @@ typedef struct rt_settled {
     int max_queued_reqs;
     int64_t max_queued_tokens;
     bool dummy_weights;
+    rt_speculation speculation;
     bool ahead;    /* steps may be issued ahead of results */
     int n_capture; /* decode steps that get a graph, as in rt_worker_options */
     int capture[RT_CAPTURE_MAX];

@@ -8,6 +8,8 @@
 
 #include <stdint.h>
 
+#include "runtime/spec/speculation.h"
+
 #define RT_HIST_BUCKETS_MAX 28
 
 typedef struct rt_hist {
@@ -17,6 +19,13 @@ typedef struct rt_hist {
     double sum;
     uint64_t total;
 } rt_hist;
+
+/* What speculation was good for. */
+typedef struct rt_draft_counts {
+    int draft_max; /* places of a draft; 0 = there is no speculation */
+    uint64_t drafts, tokens, accepted;
+    uint64_t accepted_at[RT_DRAFT_MAX]; /* by place in the draft */
+} rt_draft_counts;
 
 typedef struct rt_stats {
     /* gauges */
@@ -28,7 +37,8 @@ typedef struct rt_stats {
     uint64_t finished_stop, finished_length, finished_abort, finished_error; /* choices */
     uint64_t cancelled;                   /* requests whose reader left */
     uint64_t prefix_queries, prefix_hits; /* tokens */
-    int64_t host_ns;                      /* in rounds of the scheduler: delivery and planning */
+    rt_draft_counts drafts;
+    int64_t host_ns; /* in rounds of the scheduler: delivery and planning */
     /* seconds */
     rt_hist ttft, inter_token, e2e, queue, inference, prefill, decode, per_output_token;
     /* tokens */

@@ -30,7 +30,8 @@ typedef struct rt_step {
     int n_seqs;
     rt_step_result *results; /* owned; [results_max] */
     int n_results;
-    bool ahead; /* issued before the step before it was collected */
+    bool ahead;           /* issued before the step before it was collected */
+    int64_t begun_ns, ns; /* when it was issued; how long it took */
 } rt_step;
 
 typedef struct rt_pipe {

@@ -141,17 +141,19 @@ bool rt_plan_add_open(rt_plan_writer *w, const rt_plan_open_view *o)
     return true;
 }
 
-bool rt_plan_add_seq(rt_plan_writer *w, const rt_plan_seq *s, const int32_t *blocks)
+bool rt_plan_add_seq(rt_plan_writer *w, const rt_plan_seq *s, const int32_t *blocks,
+                     const int32_t *draft)
 {
-    size_t table = sizeof(int32_t) * (size_t)s->n_blocks;
-    size_t bytes = sizeof *s + pad8(table);
+    size_t table = sizeof *blocks * (size_t)s->n_blocks, guess = sizeof *draft * (size_t)s->n_draft;
+    size_t bytes = sizeof *s + pad8(table + guess);
     uint8_t *at;
 
     if (!fits(w, bytes))
         return false;
     at = append(w->tail + w->tail_len, s, sizeof *s);
     at = append(at, blocks, table);
-    memset(at, 0, pad8(table) - table);
+    at = append(at, draft, guess);
+    memset(at, 0, pad8(table + guess) - (table + guess));
     w->tail_len += bytes;
     w->header.n_seq++;
     return true;
@@ -254,7 +256,10 @@ tp_status rt_plan_read_seq(rt_plan_reader *r, rt_plan_seq *out, const int32_t **
     if (head == NULL)
         return TP_FAIL(TP_ERR_FORMAT, "step plan: sequence cut off");
     memcpy(out, head, sizeof *out);
-    *blocks = out->n_blocks < 0 ? NULL : take(r, (uint64_t)out->n_blocks, sizeof **blocks);
+    if (out->n_blocks < 0 || out->n_draft < 0 || out->n_draft > RT_DRAFT_MAX)
+        return TP_FAIL(TP_ERR_FORMAT, "step plan: slot %d with %d blocks and a draft of %d tokens",
+                       out->slot, out->n_blocks, out->n_draft);
+    *blocks = take(r, (uint64_t)out->n_blocks + (uint64_t)out->n_draft, sizeof **blocks);
     if (*blocks == NULL)
         return TP_FAIL(TP_ERR_FORMAT, "step plan: block table of slot %d cut off", out->slot);
     return TP_OK;

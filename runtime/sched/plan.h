@@ -2,8 +2,11 @@
 /* plan.h - the step plan: what every rank does next, in one flat message.
  *
  * Rank 0 encodes it, the control channel carries it, every rank (rank 0 too) decodes and executes it.  It holds ids
- * only: slots, block ids, token ids of prompts.  Tokens sampled in earlier steps do not travel; each rank keeps them in
- * the slot's history.
+ * only: slots, block ids, token ids of prompts and of drafts.  Tokens sampled in earlier steps do not travel; each rank
+ * keeps them in the slot's history.
+ *
+ * A draft is what rank 0 guesses that a sequence will go on with.  Its tokens are computed behind the sequence's last one,
+ * and every row is sampled; a row counts as long as the rows before it have drawn what the draft says.
  *
  * Bytes, all little endian, every part 8-byte aligned:
  *   header     rt_plan_header
@@ -11,7 +14,7 @@
  *   copies     {int32 dst, src} [n_copy]               KV blocks to copy before the forward pass
  *   opens      rt_plan_open, then int32 prompt[n_prompt], bias_ids[n_bias], float bias[n_bias],
  *              int32 allowed[n_allowed], forbidden[n_forbidden]           [n_open times]
- *   seqs       rt_plan_seq, then int32 blocks[n_blocks]                   [n_seq times]
+ *   seqs       rt_plan_seq, then int32 blocks[n_blocks], draft[n_draft]   [n_seq times]
  */
 #ifndef RT_PLAN_H
 #define RT_PLAN_H
@@ -19,9 +22,10 @@
 #include <stdint.h>
 
 #include "base/status.h"
+#include "runtime/spec/speculation.h"
 
 #define RT_PLAN_MAGIC   0x50505453u
-#define RT_PLAN_VERSION 3
+#define RT_PLAN_VERSION 4
 
 typedef enum rt_plan_flags {
     RT_PLAN_STOP = 1,   /* the last plan: ranks leave their loop */
@@ -53,17 +57,19 @@ typedef struct rt_plan_open {
 } rt_plan_open;
 
 typedef enum rt_seq_flags {
-    RT_SEQ_SAMPLE = 1 /* the last new token's row yields the next token */
+    RT_SEQ_SAMPLE =
+        1 /* the row of the last token, and each of the draft's, yields the next token */
 } rt_seq_flags;
 
 typedef struct rt_plan_seq {
     int32_t slot;
-    int32_t start, n_new; /* positions [start, start + n_new) are computed */
-    int32_t table_keep;   /* entries of the slot's block table that stay; the new blocks follow */
+    int32_t start,
+        n_new; /* positions [start, start + n_new) are computed, those of the draft included */
+    int32_t table_keep; /* entries of the slot's block table that stay; the new blocks follow */
     int32_t n_blocks;
     int32_t lp_start; /* prompt logprobs are wanted from this position on; INT32_MAX = none */
     uint32_t flags;
-    int32_t reserved;
+    int32_t n_draft; /* the last of the new tokens; with them, n_new = 1 + n_draft */
 } rt_plan_seq;
 
 /* ---- writing ---- */
@@ -99,7 +105,8 @@ bool rt_plan_add_close(rt_plan_writer *w, int32_t slot);
 bool rt_plan_add_copy(rt_plan_writer *w, int32_t dst, int32_t src);
 /* False when the plan has no room for it: leave it to the next step. */
 bool rt_plan_add_open(rt_plan_writer *w, const rt_plan_open_view *o);
-bool rt_plan_add_seq(rt_plan_writer *w, const rt_plan_seq *s, const int32_t *blocks);
+bool rt_plan_add_seq(rt_plan_writer *w, const rt_plan_seq *s, const int32_t *blocks,
+                     const int32_t *draft);
 /* Nothing to execute and no flag to tell: need not be sent. */
 bool rt_plan_is_empty(const rt_plan_writer *w);
 /* Assembles; the bytes stay valid until the next begin. */
@@ -117,6 +124,7 @@ typedef struct rt_plan_reader {
 /* Checks header, sizes and checksum.  Then read n_open openings, then n_seq sequences. */
 TP_MUST_USE tp_status rt_plan_open_reader(rt_plan_reader *r, const void *data, size_t len);
 TP_MUST_USE tp_status rt_plan_read_open(rt_plan_reader *r, rt_plan_open_view *out);
+/* *blocks: [n_blocks], and behind them the draft [n_draft]. */
 TP_MUST_USE tp_status rt_plan_read_seq(rt_plan_reader *r, rt_plan_seq *out, const int32_t **blocks);
 
 #endif

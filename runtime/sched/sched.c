@@ -35,6 +35,10 @@ struct rt_sched {
     int n_scheduled;
     uint64_t preemptions;
     uint64_t prefix_queries, prefix_hits; /* tokens */
+    int32_t draft_room; /* tokens that drafts may still add to the plan that is being made */
+    int n_unsettled;    /* drafts under way */
+    rt_step_cost cost;
+    rt_draft_counts drafts;
 };
 
 static void list_push_back(seq_list *l, rt_seq *q)
@@ -72,6 +76,7 @@ tp_status rt_sched_create(rt_sched **out, const rt_sched_options *o)
     if (s == NULL)
         return TP_FAIL(TP_ERR_NOMEM, "scheduler");
     s->opt = *o;
+    s->drafts.draft_max = o->draft != NULL ? o->draft_max : 0;
     s->watermark = (int32_t)(o->watermark * (double)o->n_blocks);
     TP_TRY_GOTO(st, rt_block_pool_create(&s->pool, o->n_blocks), fail);
     if (o->namer != NULL)
@@ -113,7 +118,8 @@ void rt_sched_add(rt_sched *s, rt_seq *q)
     TP_ASSERT(q->state == RT_SEQ_NEW);
     q->state = RT_SEQ_WAITING;
     q->slot = -1;
-    q->n_total = q->n_prompt;
+    q->n_total = q->n_known = q->n_prompt;
+    q->guesses = rt_guess_record_new();
     list_push_back(&s->waiting, q);
 }
 
@@ -217,16 +223,29 @@ static void offer_blocks(rt_sched *s, rt_seq *q)
     }
 }
 
-void rt_sched_learn(rt_sched *s, rt_seq *q, int32_t token)
+/* One more known token, and the name of the block that it fills. */
+static void name_token(rt_sched *s, rt_seq *q, int32_t token)
 {
-    if (s->cache == NULL || q->names == NULL || q->state == RT_SEQ_FINISHED)
-        return;
     q->tail[q->n_tail++] = token;
     if (q->n_tail < s->opt.block_tokens)
         return;
     q->names[q->n_named + 1] = rt_block_namer_next(s->opt.namer, &q->names[q->n_named], q->tail);
     q->n_named++;
     q->n_tail = 0;
+}
+
+void rt_sched_learn(rt_sched *s, rt_seq *q, int32_t token)
+{
+    if (q->state == RT_SEQ_FINISHED)
+        return;
+    if (q->n_known == q->n_total) { /* drawn behind a token of a draft, which so came true */
+        q->n_total++;
+        q->n_computed++;
+    }
+    q->n_known++;
+    if (s->cache == NULL || q->names == NULL)
+        return;
+    name_token(s, q, token);
     offer_blocks(s, q);
 }
 
@@ -262,33 +281,96 @@ static void use_prefix(rt_sched *s, rt_seq *q, int32_t n)
     s->prefix_hits += (uint64_t)q->n_computed;
 }
 
+/* ---- speculation ---- */
+
+/* Tokens that all drafts of a plan may have: the others' decodes have their places in it. */
+static int32_t draft_room(const rt_sched *s)
+{
+    if (s->opt.draft == NULL || (s->opt.draft_seqs_max > 0 && s->running.n > s->opt.draft_seqs_max))
+        return 0;
+    return smaller(RT_DRAFT_STEP_MAX, s->opt.max_tokens - s->running.n);
+}
+
+/* Places for n more tokens: as many as its blocks have, or with new ones while each running sequence could take one. */
+static int32_t places_for(rt_sched *s, rt_seq *q, int32_t n)
+{
+    int32_t first = q->n_computed + 1;
+
+    if (rt_block_pool_free_count(s->pool) >= s->running.n + blocks_for(s, first + n) - q->n_blocks)
+        (void)take_blocks(s, q, first + n);
+    return smaller(n, q->n_blocks * s->opt.block_tokens - first);
+}
+
+/* A draft behind the one token that a sequence has to compute: out [RT_DRAFT_MAX].  Returns its length. */
+static int32_t guess(rt_sched *s, rt_seq *q, int32_t *out)
+{
+    int32_t most = smaller(smaller(s->opt.draft_max, q->n_draft_max), s->draft_room);
+    int32_t n;
+
+    most = smaller(most, q->n_total_max - q->n_total - 1);
+    if (most <= 0 || !samples(q))
+        return 0;
+    n = s->opt.draft(q, q->n_total - q->n_known, most, out);
+    if (n > 0)
+        n = rt_guess_length(&q->guesses, rt_step_cost_share(&s->cost, s->running.n), n);
+    return n > 0 ? places_for(s, q, n) : 0;
+}
+
+void rt_sched_settle(rt_sched *s, const rt_scheduled *p, int n_drawn)
+{
+    int n_true = n_drawn > 0 ? n_drawn - 1 : 0;
+
+    TP_ASSERT(p->n_draft >= n_true && s->n_unsettled > 0);
+    s->n_unsettled--;
+    rt_guess_learn(&p->seq->guesses, p->n_draft, n_true);
+    s->drafts.drafts++;
+    s->drafts.tokens += (uint64_t)p->n_draft;
+    s->drafts.accepted += (uint64_t)n_true;
+    for (int i = 0; i < n_true; i++)
+        s->drafts.accepted_at[i]++;
+}
+
+bool rt_sched_must_wait(const rt_sched *s)
+{
+    return s->n_unsettled > 0;
+}
+
+void rt_sched_time(rt_sched *s, int n_tokens, int64_t ns)
+{
+    rt_step_cost_add(&s->cost, n_tokens, ns);
+}
+
 /* ---- one plan ---- */
 
-/* Puts n tokens of a running sequence into the plan; false when the plan is full. */
-static bool schedule(rt_sched *s, rt_plan_writer *w, rt_seq *q, int32_t n)
+/* Puts n tokens of a running sequence into the plan, and a draft behind them; false when the plan is full. */
+static bool schedule(rt_sched *s, rt_plan_writer *w, rt_seq *q, int32_t n, const int32_t *draft,
+                     int32_t n_draft)
 {
+    bool sampled = samples(q) && q->n_computed + n == q->n_total;
     rt_plan_seq p = {.slot = q->slot,
                      .start = q->n_computed,
-                     .n_new = n,
+                     .n_new = n + n_draft,
                      .table_keep = q->n_blocks_sent,
                      .n_blocks = q->n_blocks - q->n_blocks_sent,
-                     .lp_start = q->lp_start};
+                     .lp_start = q->lp_start,
+                     .flags = sampled ? RT_SEQ_SAMPLE : 0,
+                     .n_draft = n_draft};
 
-    bool sampled = samples(q) && q->n_computed + n == q->n_total;
-
-    if (sampled)
-        p.flags |= RT_SEQ_SAMPLE;
-    if (!rt_plan_add_seq(w, &p, q->blocks + q->n_blocks_sent))
+    if (!rt_plan_add_seq(w, &p, q->blocks + q->n_blocks_sent, draft))
         return false;
     q->n_blocks_sent = q->n_blocks;
-    q->n_scheduled = n;
-    s->scheduled[s->n_scheduled++] =
-        (rt_scheduled){.seq = q, .slot = q->slot, .n_new = n, .sampled = sampled};
+    q->n_scheduled = p.n_new;
+    s->draft_room -= n_draft;
+    s->n_unsettled += n_draft > 0;
+    s->scheduled[s->n_scheduled++] = (rt_scheduled){
+        .seq = q, .slot = q->slot, .n_new = p.n_new, .n_draft = n_draft, .sampled = sampled};
     return true;
 }
 
 static int32_t plan_running(rt_sched *s, rt_plan_writer *w, int32_t budget, bool decodes)
 {
+    int32_t draft[RT_DRAFT_MAX], n_draft;
+
     for (rt_seq *q = s->running.head, *next; q != NULL && budget > 0; q = next) {
         int32_t open = q->n_total - q->n_computed;
         int32_t n = smaller(smaller(open, budget), q->n_new_max);
@@ -299,9 +381,10 @@ static int32_t plan_running(rt_sched *s, rt_plan_writer *w, int32_t budget, bool
         if (!make_room(s, q, q->n_computed + n))
             break;      /* it was itself the youngest left */
         next = q->next; /* preemption may have removed the neighbour */
-        if (!schedule(s, w, q, n))
+        n_draft = decodes ? guess(s, q, draft) : 0;
+        if (!schedule(s, w, q, n, draft, n_draft))
             break;
-        budget -= n;
+        budget -= n + n_draft;
     }
     return budget;
 }
@@ -384,7 +467,7 @@ static int32_t plan_admissions(rt_sched *s, rt_plan_writer *w, int32_t budget)
         if (!admit(s, w, q))
             break;
         n = smaller(smaller(q->n_total - q->n_computed, budget), q->n_new_max);
-        if (!schedule(s, w, q, n))
+        if (!schedule(s, w, q, n, NULL, 0))
             break;
         budget -= n;
     }
@@ -398,7 +481,7 @@ static void advance(rt_sched *s)
         rt_scheduled *p = &s->scheduled[i];
         rt_seq *q = p->seq;
 
-        q->n_computed += p->n_new;
+        q->n_computed += p->n_new - p->n_draft;
         q->n_total += p->sampled;
         q->n_scheduled = 0;
         offer_blocks(s, q);
@@ -415,7 +498,9 @@ int rt_sched_plan(rt_sched *s, rt_plan_writer *w)
     uint64_t preemptions = s->preemptions;
     int32_t budget = s->opt.max_tokens;
 
+    TP_ASSERT(!rt_sched_must_wait(s));
     s->n_scheduled = 0;
+    s->draft_room = draft_room(s);
     while (s->n_closing > 0 && rt_plan_add_close(w, s->closing[s->n_closing - 1]))
         s->free_slots[s->n_free_slots++] = s->closing[--s->n_closing];
     budget = plan_running(s, w, budget, true);
@@ -458,6 +543,11 @@ void rt_sched_prefix_counts(const rt_sched *s, uint64_t *queries, uint64_t *hits
     *hits = s->prefix_hits;
 }
 
+const rt_draft_counts *rt_sched_draft_counts(const rt_sched *s)
+{
+    return &s->drafts;
+}
+
 const rt_block_pool *rt_sched_pool(const rt_sched *s)
 {
     return s->pool;
@@ -484,7 +574,8 @@ void rt_sched_check(const rt_sched *s)
         TP_ASSERT(q->state == RT_SEQ_RUNNING && q->slot >= 0 && s->slots[q->slot] == q);
         TP_ASSERT(q->n_blocks >= blocks_for(s, q->n_computed));
         TP_ASSERT(q->n_computed <= q->n_total && q->n_blocks_sent <= q->n_blocks);
-        TP_ASSERT(q->n_named * s->opt.block_tokens + q->n_tail <= q->n_total);
+        TP_ASSERT(q->n_known <= q->n_total);
+        TP_ASSERT(q->n_named * s->opt.block_tokens + q->n_tail <= q->n_known);
         TP_ASSERT(q->n_scheduled == 0 && (q->n_total < q->n_total_max || !samples(q)));
         owned += q->n_blocks;
     }

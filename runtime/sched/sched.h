@@ -17,6 +17,11 @@
  * when their results are back (rt_sched_learn): by then their sequence may have given its blocks back, so an answer that
  * ends at its length may leave its last block unnamed.
  *
+ * Speculation.  Behind a decode's one certain token the plan may put a draft, tokens that its text probably goes on with
+ * (payoff.h says how many are worth it).  How many of them come true is known only from the results, so a step with drafts
+ * is the last to be planned until it is settled.  Those that came true are then counted as computed; what the cache holds
+ * of the others is overwritten before anybody reads it.  A draft never costs another sequence its blocks or its place.
+ *
  * Pure bookkeeping: no I/O, no clock, no allocation after create.  Threads: under the plan lock of rank 0.
  */
 #ifndef RT_SCHED_H
@@ -28,6 +33,8 @@
 #include "runtime/cache/block_pool.h"
 #include "runtime/cache/prefix_cache.h"
 #include "runtime/sched/plan.h"
+#include "runtime/spec/payoff.h"
+#include "runtime/stats.h"
 
 typedef enum rt_seq_state {
     RT_SEQ_NEW,     /* not known to the scheduler */
@@ -40,9 +47,10 @@ typedef enum rt_seq_state {
 typedef struct rt_seq {
     rt_plan_open_view open; /* what the ranks are told; pointers live as long as the sequence */
     int32_t n_prompt;
-    int32_t n_total_max;    /* ends with so many tokens at the latest; n_prompt = prefill only */
-    int32_t lp_start;       /* prompt logprobs wanted from here on; INT32_MAX = none */
-    int32_t n_new_max;      /* most tokens per step; 0 = paused (its reader is behind) */
+    int32_t n_total_max; /* ends with so many tokens at the latest; n_prompt = prefill only */
+    int32_t lp_start;    /* prompt logprobs wanted from here on; INT32_MAX = none */
+    int32_t n_new_max; /* most tokens per step beside a draft; 0 = paused (its reader is behind) */
+    int32_t n_draft_max;    /* most tokens of a draft */
     struct rt_seq *fork_of; /* same prompt: share its blocks once they are computed; NULL = none */
     int32_t *blocks;        /* [blocks_max] */
     /* prefix cache; names NULL = takes no part in it.  Filled for the prompt, then the scheduler's. */
@@ -56,6 +64,7 @@ typedef struct rt_seq {
     int32_t slot;       /* -1 = none */
     bool opened;        /* the ranks know the slot */
     int32_t n_total;    /* prompt and sampled tokens, those of planned steps included */
+    int32_t n_known;    /* prompt and tokens learned: what is missing to n_total is under way */
     int32_t n_computed; /* of them in the cache when all plans are executed */
     int32_t n_blocks;
     int32_t n_blocks_sent; /* of them known to the ranks */
@@ -63,6 +72,7 @@ typedef struct rt_seq {
     int32_t n_preempted;   /* times */
     int32_t n_offered;     /* blocks that the prefix cache has been told of */
     int32_t n_cached;      /* tokens of the prompt that were found there at first */
+    rt_guess_record guesses;
     struct rt_seq *prev, *next;
 } rt_seq;
 
@@ -70,9 +80,14 @@ typedef struct rt_seq {
 typedef struct rt_scheduled {
     rt_seq *seq;
     int32_t slot, n_new;
-    bool sampled; /* its last row yields a token */
-    bool last;    /* nothing will be planned for the sequence after this */
+    int32_t n_draft; /* of the new tokens */
+    bool sampled;    /* its last row yields a token; with a draft, its last 1 to 1 + n_draft rows */
+    bool last;       /* nothing will be planned for the sequence after this */
 } rt_scheduled;
+
+/* Guesses how a sequence goes on: out [most].  The first n_ahead tokens behind the known ones are left out.  Returns the
+ * number of tokens guessed. */
+typedef int rt_draft_fn(const rt_seq *q, int32_t n_ahead, int most, int32_t *out);
 
 typedef struct rt_sched rt_sched;
 
@@ -83,6 +98,9 @@ typedef struct rt_sched_options {
     int32_t n_blocks;
     double watermark;            /* share of blocks */
     const rt_block_namer *namer; /* borrowed; NULL = no prefix cache */
+    rt_draft_fn *draft;          /* NULL = no speculation */
+    int draft_max;               /* tokens, at most RT_DRAFT_MAX */
+    int draft_seqs_max;          /* no drafts while more sequences run; 0 = no limit */
 } rt_sched_options;
 
 TP_MUST_USE tp_status rt_sched_create(rt_sched **out, const rt_sched_options *o);
@@ -92,8 +110,15 @@ void rt_sched_destroy(rt_sched *s);
 void rt_sched_add(rt_sched *s, rt_seq *q);
 /* The sequence is over: frees its blocks now and its slot with the next plan.  Any state but NEW. */
 void rt_sched_finish(rt_sched *s, rt_seq *q);
-/* The token that a sampled row of the sequence has yielded; in order.  Any state. */
+/* A token that a sampled row of the sequence has yielded; in order.  Any state. */
 void rt_sched_learn(rt_sched *s, rt_seq *q, int32_t token);
+
+/* A step with a draft of this sequence is back, with so many tokens drawn; they have been learned. */
+void rt_sched_settle(rt_sched *s, const rt_scheduled *p, int n_drawn);
+/* A step is under way that must be settled before the next is planned. */
+bool rt_sched_must_wait(const rt_sched *s);
+/* What steps take, for drafts to be worth it. */
+void rt_sched_time(rt_sched *s, int n_tokens, int64_t ns);
 
 /* Fills a plan that rt_plan_begin() has started; returns the number of tokens in it.  Plans must be executed in the
  * order in which they were made. */
@@ -108,6 +133,7 @@ int rt_sched_waiting(const rt_sched *s);
 uint64_t rt_sched_preemptions(const rt_sched *s);
 /* Tokens of prompts that were looked up in the prefix cache, and of them found. */
 void rt_sched_prefix_counts(const rt_sched *s, uint64_t *queries, uint64_t *hits);
+const rt_draft_counts *rt_sched_draft_counts(const rt_sched *s);
 const rt_block_pool *rt_sched_pool(const rt_sched *s);
 /* Aborts unless every invariant holds (tests, simulator): blocks owned + free = total, list lengths, slots. */
 void rt_sched_check(const rt_sched *s);

@@ -148,10 +148,57 @@ static void add_seq(rt_worker *w, const kern_attn_seq *seq, int n_seqs)
         w->max_rows = seq->n_rows;
 }
 
+/* Behind the newest token of a sequence, and within what the step has room for. */
+static bool draft_fits(const rt_worker *w, const rt_slot *s, const rt_plan_seq *q,
+                       const int32_t *draft)
+{
+    if (q->n_draft > w->opt.draft_max || q->n_draft > RT_DRAFT_STEP_MAX - w->n_draft ||
+        q->n_new != 1 + q->n_draft || q->start != s->n_history - 1 ||
+        (q->flags & RT_SEQ_SAMPLE) == 0 || s->n_history > w->opt.max_model_len - q->n_draft)
+        return false;
+    for (int32_t i = 0; i < q->n_draft; i++)
+        if (draft[i] < 0 || draft[i] >= w->vocab)
+            return false;
+    return true;
+}
+
+/* For this step the draft stands in the history; what is drawn takes its place there. */
+static tp_status lay_out_draft(rt_worker *w, const rt_slot *s, const rt_plan_seq *q,
+                               const int32_t *draft)
+{
+    if (q->n_draft == 0)
+        return TP_OK;
+    if (!draft_fits(w, s, q, draft))
+        return TP_FAIL(TP_ERR_FORMAT,
+                       "step plan: a draft of %d tokens at %d of slot %d, which has %d tokens",
+                       q->n_draft, q->start, q->slot, s->n_history);
+    for (int32_t i = 0; i < q->n_draft; i++)
+        rt_worker_update(w, s->history + s->n_history + i, draft[i]);
+    w->n_draft += q->n_draft;
+    w->closed = false;
+    return TP_OK;
+}
+
+static tp_status check_positions(const rt_worker *w, const rt_slot *s, const rt_plan_seq *q)
+{
+    int32_t end = s->n_history + q->n_draft;
+
+    if (q->start < 0 || q->start > end - q->n_new ||
+        q->start + q->n_new > s->n_table * w->opt.block_tokens)
+        return TP_FAIL(TP_ERR_FORMAT,
+                       "step plan: %d positions from %d of slot %d are not there: it has %d tokens "
+                       "and %d blocks",
+                       q->n_new, q->start, q->slot, end, s->n_table);
+    if ((q->flags & RT_SEQ_SAMPLE) != 0 && q->start + q->n_new < end)
+        return TP_FAIL(TP_ERR_FORMAT, "step plan samples slot %d behind token %d of %d", q->slot,
+                       q->start + q->n_new, end);
+    return TP_OK;
+}
+
 /* Lays the new tokens of one sequence out behind those already there. */
 static tp_status add_tokens(rt_worker *w, const rt_plan_seq *q, const int32_t *blocks, int n_seqs)
 {
-    int32_t end, block_tokens = w->opt.block_tokens;
+    int32_t end = q->start + q->n_new, block_tokens = w->opt.block_tokens;
     bool sampled = (q->flags & RT_SEQ_SAMPLE) != 0;
     const rt_step_in *here = &w->step->here;
     kern_attn_seq seq;
@@ -159,16 +206,8 @@ static tp_status add_tokens(rt_worker *w, const rt_plan_seq *q, const int32_t *b
 
     TP_TRY(find_slot(w, q->slot, true, &s));
     TP_TRY(extend_table(w, s, q, blocks));
-    if (q->start < 0 || q->start > s->n_history - q->n_new ||
-        q->start + q->n_new > s->n_table * block_tokens)
-        return TP_FAIL(TP_ERR_FORMAT,
-                       "step plan: %d positions from %d of slot %d are not there: it has %d tokens "
-                       "and %d blocks",
-                       q->n_new, q->start, q->slot, s->n_history, s->n_table);
-    end = q->start + q->n_new;
-    if ((q->flags & RT_SEQ_SAMPLE) != 0 && end < s->n_history)
-        return TP_FAIL(TP_ERR_FORMAT, "step plan samples slot %d behind token %d of %d", q->slot,
-                       end, s->n_history);
+    TP_TRY(lay_out_draft(w, s, q, blocks + q->n_blocks));
+    TP_TRY(check_positions(w, s, q));
     seq = (kern_attn_seq){.row = w->n_tok,
                           .n_rows = q->n_new,
                           .ctx = end,
@@ -183,7 +222,7 @@ static tp_status add_tokens(rt_worker *w, const rt_plan_seq *q, const int32_t *b
         here->pos[w->n_tok] = p;
         here->kv_index[w->n_tok] =
             s->table_here[p / block_tokens] * block_tokens + p % block_tokens;
-        if (target || (p + 1 == end && sampled))
+        if (target || (sampled && p >= end - 1 - q->n_draft))
             here->rows[w->n_wanted++] = w->n_tok;
     }
     return TP_OK;
@@ -301,7 +340,7 @@ tp_status rt_worker_issue(rt_worker *w, const void *plan, size_t bytes, bool *st
 
     TP_ASSERT(rt_worker_has_room(w));
     w->n_tok = w->n_seqs = w->n_decode = w->max_rows = w->max_ctx = 0;
-    w->n_rows = w->n_wanted = w->n_flushed = 0;
+    w->n_rows = w->n_wanted = w->n_flushed = w->n_draft = 0;
     w->logits = NULL;
     w->closed = rt_sampler_draws(w->sampler);
     TP_TRY(rt_plan_open_reader(&r, plan, bytes));

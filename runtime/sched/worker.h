@@ -29,11 +29,13 @@ typedef struct rt_worker_options {
     int block_tokens;
     int32_t n_blocks;
     bool ahead;                  /* a step may be issued before the one before is collected */
+    int draft_max;               /* tokens of a sequence's draft; 0: there are none */
     int n_capture;               /* 0: no graphs */
     int capture[RT_CAPTURE_MAX]; /* numbers of sequences, ascending; at most n_slots */
 } rt_worker_options;
 
-/* One row that was sampled or looked up; in plan order, a sequence's prompt rows before its sampled one. */
+/* One row that was sampled or looked up; in plan order, a sequence's prompt rows before its sampled ones.  Of the rows of
+ * a draft only those that count. */
 typedef struct rt_step_result {
     int32_t slot;
     bool is_prompt; /* the logprob of prompt token `token`; else a sampled token */

@@ -29,7 +29,8 @@ typedef struct rt_slot {
     int32_t n_prompt, n_history, n_table;
     int32_t n_bias, n_allowed, n_forbidden;
     bool has_allowed;
-    bool closed; /* the device decides what is drawn for it */
+    bool closed;   /* the device decides what is drawn for it */
+    bool diverged; /* a row of this step has drawn something else than the draft says */
 } rt_slot;
 
 /* The slots' memory of the backend: words, so that one kern_scatter reaches all of it. */
@@ -88,13 +89,14 @@ struct rt_worker {
     const rt_step_layout *step;
     int n_updates; /* already there for the next step: tokens that the host has drawn */
     bool closed;
-    int n_tok, n_seqs, n_decode, max_rows, max_ctx;
-    int n_wanted, n_flushed;             /* entries of step.rows; those done */
-    rt_sample_row *rows;                 /* owned; [RT_LOGIT_ROWS_MAX] */
-    int32_t *row_slot;                   /* owned; [RT_LOGIT_ROWS_MAX] */
-    int32_t row_word[RT_LOGIT_ROWS_MAX]; /* where the device puts what it draws */
-    int n_rows;                          /* waiting in rows */
-    rt_step_result *results;             /* owned; [max_tokens + n_slots] */
+    int n_tok, n_seqs, n_decode, n_draft, max_rows, max_ctx;
+    int n_wanted, n_flushed;              /* entries of step.rows; those done */
+    rt_sample_row *rows;                  /* owned; [RT_LOGIT_ROWS_MAX] */
+    int32_t *row_slot;                    /* owned; [RT_LOGIT_ROWS_MAX] */
+    int32_t row_draft[RT_LOGIT_ROWS_MAX]; /* what the draft says that the row draws; -1 = nothing */
+    int32_t row_word[RT_LOGIT_ROWS_MAX];  /* where the device puts what it draws */
+    int n_rows;                           /* waiting in rows */
+    rt_step_result *results;              /* owned; [max_tokens + n_slots] */
     int n_results;
     /* steps under way */
     rt_flight flights[RT_WORKER_STEPS]; /* by number of the step */

@@ -31,10 +31,11 @@ static void place_words(rt_words *w, const rt_worker_options *o, rt_slab *slab)
     w->forbidden = rt_slab_take(slab, n * RT_FORBIDDEN_MAX, sizeof(int32_t));
 }
 
-/* Per slot a drawn token and a new block; a sequence with more new blocks has them copied by themselves. */
+/* Per slot a drawn token and a new block; a sequence with more new blocks has them copied by themselves.  Tokens of drafts,
+ * and those that the step before drew because its drafts came true. */
 int rt_worker_updates_max(const rt_worker_options *o)
 {
-    return 2 * o->n_slots;
+    return 2 * o->n_slots + (o->draft_max > 0 ? 2 * RT_DRAFT_STEP_MAX : 0);
 }
 
 static void place_step(rt_step_in *s, const rt_worker_options *o, int tokens, rt_slab *slab)

@@ -2,8 +2,12 @@
 /* worker_rows.c - the rows of a step that are sampled or looked up: on the host, or by the device.
  *
  * On the host (collecting): in blocks of RT_LOGIT_ROWS_MAX through rt_sampler_run(); drawn tokens go back with the words
- * that the next step updates.  On the device (issuing a closed step): the same blocks through rt_sampler_issue(), which
- * writes the histories; what was drawn is fetched for those who wait for it, and read when the step is collected.
+ * that the next step updates.  With a draft a sequence has several such rows, and each is drawn from as if the draft were
+ * true: it has the draft's tokens in its history and the random numbers of its own position.  From the first row on that
+ * draws something else, the ones behind it are dropped.  So what is kept is what would have been drawn one by one.
+ *
+ * On the device (issuing a closed step): the same blocks through rt_sampler_issue(), which writes the histories; what was
+ * drawn is fetched for those who wait for it, and read when the step is collected.
  */
 #include <string.h>
 
@@ -21,14 +25,15 @@ static tp_status take_logits(rt_worker *w, const int32_t *index, int n, float **
     return TP_OK;
 }
 
-static rt_sample_row sampled_row(const rt_slot *s)
+/* The row behind the first n_history tokens of a slot. */
+static rt_sample_row sampled_row(const rt_slot *s, int32_t n_history)
 {
-    int32_t generated = s->n_history - s->n_prompt;
+    int32_t generated = n_history - s->n_prompt;
 
     return (rt_sample_row){.params = &s->params,
                            .history = s->history,
                            .n_prompt = s->n_prompt,
-                           .n_history = s->n_history,
+                           .n_history = n_history,
                            .bias_ids = s->bias_ids,
                            .bias = s->bias,
                            .n_bias = s->n_bias,
@@ -43,6 +48,27 @@ static rt_sample_row sampled_row(const rt_slot *s)
 
 /* ---- on the host ---- */
 
+static void record(rt_worker *w, int32_t slot_index, const rt_sample_row *r)
+{
+    rt_step_result *res = &w->results[w->n_results++];
+
+    res->slot = slot_index;
+    res->is_prompt = r->target >= 0;
+    res->token = r->token;
+    res->logprob = r->logprob;
+    res->n_top = r->n_top;
+    memcpy(res->top, r->top, sizeof *r->top * (size_t)r->n_top);
+}
+
+/* The token that a slot goes on with; `draft`: what was guessed. */
+static void append(rt_worker *w, rt_slot *s, int32_t token, int32_t draft)
+{
+    s->diverged = token != draft;
+    /* Something stands in for a token that could not be drawn: the next step, already planned, counts on it. */
+    if (s->n_history < w->opt.max_model_len)
+        rt_worker_update(w, s->history + s->n_history++, token >= 0 ? token : 0);
+}
+
 /* Samples the rows that wait, appends drawn tokens to their slots, and records the results. */
 static tp_status flush_rows(rt_worker *w)
 {
@@ -56,46 +82,48 @@ static tp_status flush_rows(rt_worker *w)
     for (int i = 0; i < w->n_rows; i++) {
         const rt_sample_row *r = &w->rows[i];
         rt_slot *s = &w->slots[w->row_slot[i]];
-        rt_step_result *res = &w->results[w->n_results++];
 
-        res->slot = w->row_slot[i];
-        res->is_prompt = r->target >= 0;
-        res->token = r->token;
-        res->logprob = r->logprob;
-        res->n_top = r->n_top;
-        memcpy(res->top, r->top, sizeof *r->top * (size_t)r->n_top);
-        /* Something stands in for a token that could not be drawn: the next step, already planned, counts on it. */
-        if (!res->is_prompt && s->n_history < w->opt.max_model_len)
-            rt_worker_update(w, s->history + s->n_history++, r->token >= 0 ? r->token : 0);
+        if (r->target >= 0) {
+            record(w, w->row_slot[i], r);
+        } else if (!s->diverged) {
+            record(w, w->row_slot[i], r);
+            append(w, s, r->token, w->row_draft[i]);
+        }
     }
     w->n_flushed += w->n_rows;
     w->n_rows = 0;
     return TP_OK;
 }
 
-static tp_status want_row(rt_worker *w, int32_t slot_index, const rt_sample_row *row)
+static tp_status want_row(rt_worker *w, int32_t slot_index, const rt_sample_row *row, int32_t draft)
 {
     w->rows[w->n_rows] = *row;
+    w->row_draft[w->n_rows] = draft;
     w->row_slot[w->n_rows++] = slot_index;
     return w->n_rows == RT_LOGIT_ROWS_MAX ? flush_rows(w) : TP_OK;
 }
 
 /* The rows that add_tokens() has listed, in the same order. */
-static tp_status sample_seq(rt_worker *w, const rt_plan_seq *q)
+static tp_status sample_seq(rt_worker *w, const rt_plan_seq *q, const int32_t *draft)
 {
     rt_slot *s = &w->slots[q->slot];
+    int32_t n_history = s->n_history; /* grows as rows are flushed */
     rt_sample_row r = {.params = &s->params, .n_logprobs = s->params.n_prompt_logprobs};
 
     for (int32_t i = 0; i < q->n_new; i++) {
         if (!rt_worker_is_target(s, q, i))
             continue;
         r.target = s->prompt_here[q->start + i + 1];
-        TP_TRY(want_row(w, q->slot, &r));
+        TP_TRY(want_row(w, q->slot, &r, -1));
     }
     if ((q->flags & RT_SEQ_SAMPLE) == 0)
         return TP_OK;
-    r = sampled_row(s);
-    return want_row(w, q->slot, &r);
+    s->diverged = false;
+    for (int32_t i = 0; i <= q->n_draft; i++) {
+        r = sampled_row(s, n_history + i);
+        TP_TRY(want_row(w, q->slot, &r, i < q->n_draft ? draft[i] : -1));
+    }
+    return TP_OK;
 }
 
 tp_status rt_worker_sample(rt_worker *w, const rt_flight *f)
@@ -107,7 +135,7 @@ tp_status rt_worker_sample(rt_worker *w, const rt_flight *f)
         rt_plan_seq q;
 
         TP_TRY(rt_plan_read_seq(&r, &q, &blocks));
-        TP_TRY(sample_seq(w, &q));
+        TP_TRY(sample_seq(w, &q, blocks + q.n_blocks));
     }
     return flush_rows(w);
 }
@@ -144,7 +172,7 @@ tp_status rt_worker_draw(rt_worker *w, rt_flight *f, int at)
         if ((q.flags & RT_SEQ_SAMPLE) == 0)
             continue;
         s = &w->slots[q.slot];
-        w->rows[w->n_rows] = sampled_row(s);
+        w->rows[w->n_rows] = sampled_row(s, s->n_history);
         w->row_word[w->n_rows++] = s->n_history < w->opt.max_model_len
                                        ? rt_worker_word(w, s->history + s->n_history++)
                                        : -1;

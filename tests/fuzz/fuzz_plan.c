@@ -217,7 +217,7 @@ static void add_seq(play *p, const long *v, int n)
 
     for (int i = 0; i < s.n_blocks; i++)
         blocks[i] = (int32_t)v[6 + i];
-    (void)rt_plan_add_seq(&p->writer, &s, blocks);
+    (void)rt_plan_add_seq(&p->writer, &s, blocks, NULL);
 }
 
 static void set_params(play *p, const long *v)

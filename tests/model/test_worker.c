@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* test_worker.c - the same plans on several backends: sequences that come, grow and go, each with a way of sampling of its
  * own.  A device draws the tokens that the CPU draws; decode steps as graphs give the bits that they give one by one; and
- * where the device itself decides, steps are issued before the ones before them are collected. */
+ * where the device itself decides, steps are issued before the ones before them are collected.  With drafts, good ones and
+ * bad ones, every sequence yields what it yields without. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -47,11 +48,15 @@ typedef struct transcript {
 typedef struct seq {
     bool open;
     int n_prompt, total, computed, blocks;
+    int draft; /* tokens under way */
     int32_t prompt[LEN];
     rt_slot_params params;
 } seq;
 
 typedef struct play {
+    const transcript *drafts; /* from what it says, with mistakes; NULL = none */
+    bool steady;              /* nobody closes */
+    int n_accepted;
     tm_model m;
     rt_worker *worker;
     rt_plan_writer writer;
@@ -67,6 +72,8 @@ typedef struct how {
     const char *comm;
     bool graphs, ahead;
     bool closed; /* nobody but slot 2's first sequence needs the host to draw */
+    bool steady;
+    const transcript *drafts;
 } how;
 
 /* ---- sequences ---- */
@@ -131,25 +138,52 @@ static void open_seq(play *p, int slot, int kind)
     assert_true(rt_plan_add_open(&p->writer, &v));
 }
 
-static void plan_seq(play *p, int slot)
+/* The n-th token that a slot has drawn; -1: there are not so many. */
+static int32_t nth_token(const transcript *t, int slot, int n)
+{
+    for (int i = 0; i < t->n; i++)
+        if (t->results[i].slot == slot && !t->results[i].is_prompt && n-- == 0)
+            return t->results[i].token;
+    return -1;
+}
+
+/* A draft of 0 to 4 tokens behind a decode; some of them are wrong, at changing places. */
+static int draft_for(const play *p, int slot, int step, int32_t draft[4])
+{
+    const seq *q = &p->seqs[slot];
+    int n = 0, most = (slot + step) % 5, mistake = (slot + 3 * step) % 7;
+
+    for (; p->drafts != NULL && q->total - q->computed == 1 && n < most; n++) {
+        draft[n] = nth_token(p->drafts, slot, q->total - q->n_prompt + n);
+        if (draft[n] < 0)
+            break;
+        draft[n] = (draft[n] + (n == mistake)) % g_golden.vocab;
+    }
+    return n;
+}
+
+static void plan_seq(play *p, int slot, int step)
 {
     seq *q = &p->seqs[slot];
-    int need = (q->total + BLOCK - 1) / BLOCK;
-    int32_t blocks[SEQ_BLOCKS];
+    int32_t blocks[SEQ_BLOCKS], draft[4];
+    int n_draft = draft_for(p, slot, step, draft);
+    int need = (q->total + n_draft + BLOCK - 1) / BLOCK;
     rt_plan_seq s = {.slot = slot,
                      .start = q->computed,
-                     .n_new = q->total - q->computed,
+                     .n_new = q->total - q->computed + n_draft,
+                     .n_draft = n_draft,
                      .table_keep = q->blocks,
-                     .n_blocks = need - q->blocks,
+                     .n_blocks = need > q->blocks ? need - q->blocks : 0,
                      .lp_start = q->params.n_prompt_logprobs >= 0 ? 0 : INT32_MAX,
                      .flags = RT_SEQ_SAMPLE};
 
     for (int i = q->blocks; i < need; i++)
         blocks[i - q->blocks] = (i * SLOTS + slot) % (SLOTS * SEQ_BLOCKS);
-    assert_true(rt_plan_add_seq(&p->writer, &s, blocks));
+    assert_true(rt_plan_add_seq(&p->writer, &s, blocks, draft));
     q->computed = q->total;
-    q->blocks = need;
+    q->blocks += s.n_blocks;
     q->total++;
+    q->draft = n_draft;
 }
 
 /* ---- playing ---- */
@@ -164,6 +198,24 @@ static void collect(play *p)
     assert_in_range(p->out->n + n, 0, RESULTS_MAX);
     memcpy(p->out->results + p->out->n, results, (size_t)n * sizeof *results);
     p->out->n += n;
+    for (int i = 1; i < n;
+         i++) { /* a sequence's second token and those behind it: drafts that came true */
+        seq *q = &p->seqs[results[i].slot];
+        bool came_true = results[i].slot == results[i - 1].slot && !results[i - 1].is_prompt;
+
+        q->total += came_true;
+        q->computed += came_true;
+        p->n_accepted += came_true;
+        assert_true(!came_true || q->draft-- > 0);
+    }
+}
+
+/* With drafts a sequence is through sooner. */
+static bool is_at_the_end(const play *p, int slot)
+{
+    const seq *q = &p->seqs[slot];
+
+    return p->drafts != NULL && nth_token(p->drafts, slot, q->total - q->n_prompt) < 0;
 }
 
 static void play_step(play *p, int step)
@@ -173,16 +225,16 @@ static void play_step(play *p, int step)
     bool stop;
 
     rt_plan_begin(&p->writer, (uint64_t)step, 0);
-    if (step == CLOSE_STEP)
+    if (step == CLOSE_STEP && !p->steady)
         assert_true(rt_plan_add_close(&p->writer, 2));
     if (step < SLOTS)
         open_seq(p, step, step);
-    if (step == CLOSE_STEP)
+    if (step == CLOSE_STEP && !p->steady)
         open_seq(p, 2, 8);
     /* the newest first: a prompt stands before decodes in the plan */
     for (int s = SLOTS - 1; s >= 0; s--)
-        if (p->seqs[s].open)
-            plan_seq(p, s);
+        if (p->seqs[s].open && !is_at_the_end(p, s))
+            plan_seq(p, s, step);
     plan = rt_plan_finish(&p->writer, &bytes);
     tp_mem_forbid(true);
     p->n_ahead += rt_worker_under_way(p->worker) > 0;
@@ -192,7 +244,7 @@ static void play_step(play *p, int step)
     tp_mem_forbid(false);
 }
 
-/* Returns how many steps were issued ahead. */
+/* Returns how many steps were issued ahead; with drafts, how many of their tokens came true. */
 static int run_plans(const how *h, transcript *out)
 {
     comm_options opt = {.kind = comm_host_kind(h->comm),
@@ -205,11 +257,12 @@ static int run_plans(const how *h, transcript *out)
                             .block_tokens = BLOCK,
                             .n_blocks = SLOTS * SEQ_BLOCKS,
                             .ahead = h->ahead,
+                            .draft_max = 4,
                             .n_capture = h->graphs ? 4 : 0,
                             .capture = {1, 2, 4, SLOTS}};
     kern_backend *be;
     comm_group *g;
-    play p = {.out = out, .closed = h->closed};
+    play p = {.out = out, .closed = h->closed, .steady = h->steady, .drafts = h->drafts};
 
     out->n = 0;
     assert_int_equal(h->ops->open(&be, &(kern_open_args){.n_threads = 1}), TP_OK);
@@ -232,7 +285,7 @@ static int run_plans(const how *h, transcript *out)
     tm_close(&p.m);
     comm_group_destroy(g);
     be->ops->close(be);
-    return p.n_ahead;
+    return h->drafts != NULL ? p.n_accepted : p.n_ahead;
 }
 
 /* ---- comparing ---- */
@@ -259,7 +312,60 @@ static void compare(const transcript *a, const transcript *b, bool exact, const 
     }
 }
 
+static const rt_step_result *nth_result(const transcript *t, int slot, int n)
+{
+    for (int i = 0; i < t->n; i++)
+        if (t->results[i].slot == slot && n-- == 0)
+            return &t->results[i];
+    return NULL;
+}
+
+/* Slot by slot: with drafts the same comes in fewer steps, and the last one may yield one more. */
+static void compare_slots(const transcript *a, const transcript *b, bool exact, const char *what)
+{
+    assert_in_range(b->n, a->n, a->n + SLOTS);
+    for (int slot = 0; slot < SLOTS; slot++) {
+        const rt_step_result *x, *y;
+
+        for (int n = 0; (x = nth_result(a, slot, n)) != NULL; n++) {
+            y = nth_result(b, slot, n);
+            if (y == NULL || x->token != y->token || x->is_prompt != y->is_prompt ||
+                !near(x->logprob, y->logprob, exact))
+                fail_msg("%s: result %d of slot %d differs", what, n, slot);
+        }
+    }
+}
+
 static transcript g_cpu, g_closed, g_other, g_graphs;
+
+static void check_drafts(how h, bool exact, const char *what)
+{
+    static transcript with, without;
+    int n_accepted;
+
+    h.steady = true;
+    run_plans(&h, &without);
+    h.drafts = &without;
+    n_accepted = run_plans(&h, &with);
+    compare_slots(&without, &with, exact, what);
+    if (g_world.rank == 0)
+        printf("%s: %d tokens of drafts came true, %d results\n", what, n_accepted, with.n);
+    assert_in_range(n_accepted, 30, without.n);
+}
+
+static void test_drafts(void **state)
+{
+    how h = {.ops = kern_cpu_ops(), .comm = "auto"};
+
+    (void)state;
+    check_drafts(h, true, "drafts, CPU");
+    h = (how){.ops = fd_ops(), .comm = "auto", .ahead = true, .closed = true};
+    check_drafts(h, false, "drafts, fake device");
+    kern_module_search(TPSERVE_MODULES);
+    assert_int_equal(kern_module_open("emu", &h.ops, &h.reducers), TP_OK);
+    h.graphs = true;
+    check_drafts(h, false, "drafts, emulated device");
+}
 
 static void test_fake(void **state)
 {
@@ -322,6 +428,7 @@ static int run(void)
         cmocka_unit_test(test_fake),
         cmocka_unit_test(test_emulated),
         cmocka_unit_test(test_emulated_ahead),
+        cmocka_unit_test(test_drafts),
     };
     int failed;
 

@@ -101,7 +101,7 @@ static void *run_engine(void *unused)
     return NULL;
 }
 
-static void start_engine(int n_blocks, int queue, bool sync, bool caching)
+static void start_engine(int n_blocks, int queue, bool sync, bool caching, bool guessing)
 {
     comm_world world = {.rank = 0, .size = 1, .local_rank = 0, .local_size = 1, .n_hosts = 1};
     rt_engine_options opt = {.model_dir = g.dir,
@@ -113,6 +113,7 @@ static void start_engine(int n_blocks, int queue, bool sync, bool caching)
                              .watermark = -1,
                              .sync_scheduling = sync,
                              .no_prefix_caching = !caching,
+                             .speculation = {.max_tokens = guessing ? 5 : 0, .ngram = {1, 4}},
                              .dtype = "float32",
                              .comm = "self"};
 
@@ -403,7 +404,7 @@ static void record_alone(void)
     client c;
 
     init_client(&c, 0, 0, false);
-    start_engine(48, 0, true, false);
+    start_engine(48, 0, true, false, false);
     for (int kind = 0; kind < KINDS; kind++)
         assert_true(make_request(&c, kind, MANNERS, false, &g_alone[kind]));
     rt_engine_drain(g.engine, 0);
@@ -474,18 +475,19 @@ static void wait_until_idle(const client *sum, rt_stats *s)
              tp_now_ns() < end);
 }
 
-static void storm(int n_blocks, bool sync, bool caching)
+static void storm(int n_blocks, bool sync, bool caching, bool guessing)
 {
     static client clients[THREADS];
     rt_stats s;
 
-    start_engine(n_blocks, 2, sync, caching);
+    start_engine(n_blocks, 2, sync, caching, guessing);
     start_clients(clients, REQUESTS, false);
     join_clients(clients);
     wait_until_idle(&clients[0], &s);
     check_stats(&clients[0], &s);
     assert_true(clients[0].n_complete > 0 && clients[0].n_left > 0);
     assert_int_equal(s.prefix_hits > 0, caching);
+    assert_int_equal(s.drafts.tokens > 0, guessing);
     rt_engine_drain(g.engine, 0);
     join_engine();
     close_engine();
@@ -504,19 +506,26 @@ static void test_alone(void **state)
 static void test_storm(void **state)
 {
     (void)state;
-    storm(9, false, true);
+    storm(9, false, true, false);
 }
 
 static void test_storm_without_cache(void **state)
 {
     (void)state;
-    storm(8, false, false);
+    storm(8, false, false, false);
 }
 
 static void test_storm_in_turn(void **state)
 {
     (void)state;
-    storm(9, true, true);
+    storm(9, true, true, false);
+}
+
+static void test_storm_with_guesses(void **state)
+{
+    (void)state;
+    storm(9, false, true, true);
+    storm(40, false, false, true);
 }
 
 /* The drain comes into the middle of a storm, twice: with time for some, and then with none. */
@@ -528,7 +537,7 @@ static void test_drain_in_a_storm(void **state)
     (void)state;
     for (int round = 0; round < 4; round++) {
         g.seed += 100;
-        start_engine(9, 2, round % 2 == 1, true);
+        start_engine(9, 2, round % 2 == 1, true, round % 2 == 0);
         start_clients(clients, INT32_MAX, true);
         do {
             tp_sleep_us(1000);
@@ -550,6 +559,7 @@ int main(void)
         cmocka_unit_test(test_storm),
         cmocka_unit_test(test_storm_without_cache),
         cmocka_unit_test(test_storm_in_turn),
+        cmocka_unit_test(test_storm_with_guesses),
         cmocka_unit_test(test_drain_in_a_storm),
     };
 

@@ -59,6 +59,13 @@
     X(evictions, "blocks thrown out of it")                                                        \
     X(copies, "blocks copied")                                                                     \
     X(rows_wasted, "parts of steps computed for nothing")                                          \
+    X(drafts, "drafts")                                                                            \
+    X(drafts_true, "drafts that came true as a whole")                                             \
+    X(drafts_false, "drafts of which nothing came true")                                           \
+    X(draft_tokens_true, "tokens of drafts that came true")                                        \
+    X(drafts_ahead, "drafts behind a token under way")                                             \
+    X(drafts_over_the_end, "drafts in which a text ended")                                         \
+    X(waits, "plans that waited for drafts")                                                       \
     X(slots_unopened, "plans with a slot held that is not open yet")                               \
     X(plans_full, "plans without room for more")                                                   \
     X(cache_full, "plans that leave no block free")                                                \
@@ -87,6 +94,7 @@ typedef struct sim_config {
     int eos_every; /* one token of so many ends its text; 0 = none does */
     int percent_fork, percent_prefill, percent_rows, percent_cancel, percent_stall, percent_known;
     int n_salts;
+    int percent_true;    /* tokens of drafts, that are */
     int percent_late;    /* results that the scheduler is late to look at */
     int64_t cut_after;   /* us that a reader may stand still */
     int64_t n_plans;     /* then no more requests come */
@@ -103,7 +111,8 @@ typedef struct sim_before {
     int32_t n_total, n_computed, n_blocks, n_new_max, lp_start, slot;
     bool waits_for_parent;
     bool scheduled;     /* it is in the plan, */
-    int32_t start, end; /* which computes these positions */
+    int32_t start, end; /* which computes these positions, */
+    int32_t n_draft;    /* and behind them a draft */
 } sim_before;
 
 typedef struct sim_choice {
@@ -137,7 +146,8 @@ struct sim_request {
     /* The reader and its box, in records. */
     int32_t box, used, promised;
     int64_t read_at, read_every, stall_from, stall_to, starved_at;
-    int at; /* index in the list of open requests */
+    int percent_true; /* of its drafts */
+    int at;           /* index in the list of open requests */
     sim_choice choices[SIM_CHOICES_MAX];
 };
 
@@ -155,7 +165,8 @@ typedef struct sim_slot {
     int32_t history[SIM_TEXT_MAX + 1];
     uint64_t keys[SIM_TEXT_MAX + 1]; /* of the history */
     int32_t table[SIM_TEXT_MAX + 1];
-    uint64_t step; /* in which it was computed last */
+    int32_t n_draft; /* behind the history, in this step */
+    uint64_t step;   /* in which it was computed last */
 } sim_slot;
 
 typedef struct sim_ranks {
@@ -247,6 +258,8 @@ void sim_remember_text(sim *m, const sim_choice *c);
 uint64_t sim_first_key(uint64_t salt);
 uint64_t sim_next_key(uint64_t key, int32_t token);
 int32_t sim_draw(uint64_t key, uint64_t seed);
+/* rt_draft_fn: what a text will be, with mistakes. */
+int sim_draft(const rt_seq *q, int32_t n_ahead, int most, int32_t *out);
 bool sim_ends_text(const sim_config *cfg, int32_t token);
 
 /* ---- sim_engine.c ---- */
@@ -267,5 +280,7 @@ void sim_cache_look(sim *m); /* at what is kept and idle; before a plan and afte
 void sim_cache_check_plan(sim *m, int n_preempted);
 void sim_cache_check_offers(sim *m);
 void sim_cache_check_counts(sim *m);
+/* One more token of the plan's draft for c came true: it is computed. */
+void sim_cache_came_true(sim *m, sim_choice *c);
 
 #endif

@@ -104,23 +104,45 @@ static void check_table(sim *m, sim_choice *c, const rt_plan_seq *p, const int32
                   NAME "has other blocks than ranks were told", NAME_OF(c));
 }
 
+/* A draft stands behind a decode, within the text and the reader's room. */
+static void check_draft(sim *m, const rt_scheduled *s, const rt_plan_seq *p)
+{
+    const sim_choice *c = s->seq->owner;
+    const sim_before *b = &c->before;
+
+    if (p->n_draft == 0)
+        return;
+    SIM_CHECK(m, p->n_draft > 0 && p->n_new == 1 + p->n_draft && s->sampled,
+              NAME "has a draft of %d tokens behind %d", NAME_OF(c), p->n_draft,
+              p->n_new - p->n_draft);
+    SIM_CHECK(m, p->n_draft <= m->cfg.sched.draft_max && p->n_draft <= c->seq.n_draft_max,
+              NAME "has a draft of %d tokens, at most %d or %d", NAME_OF(c), p->n_draft,
+              m->cfg.sched.draft_max, c->seq.n_draft_max);
+    SIM_CHECK(m, b->n_total + 1 + p->n_draft <= c->seq.n_total_max,
+              NAME "has a draft of %d tokens behind %d of %d", NAME_OF(c), p->n_draft, b->n_total,
+              c->seq.n_total_max);
+    m->totals.drafts_ahead += b->n_total > c->n_seen;
+}
+
 static void check_seq(sim *m, const rt_scheduled *s, const rt_plan_seq *p, const int32_t *blocks)
 {
     sim_choice *c = s->seq->owner;
     const rt_seq *q = s->seq;
     sim_before *b = &c->before;
-    int32_t end = p->start + p->n_new;
+    int32_t end = p->start + p->n_new - p->n_draft; /* of what is certain */
 
     SIM_CHECK(m,
-              s->slot == p->slot && s->n_new == p->n_new &&
+              s->slot == p->slot && s->n_new == p->n_new && s->n_draft == p->n_draft &&
                   s->sampled == ((p->flags & RT_SEQ_SAMPLE) != 0),
               NAME "is in the plan other than the scheduler says", NAME_OF(c));
     SIM_CHECK(m, !b->scheduled, NAME "is twice in a plan", NAME_OF(c));
     b->scheduled = true;
     b->start = p->start;
     b->end = end;
-    SIM_CHECK(m, p->n_new >= 1 && p->n_new <= b->n_new_max, NAME "computes %d tokens, at most %d",
-              NAME_OF(c), p->n_new, b->n_new_max);
+    b->n_draft = p->n_draft;
+    check_draft(m, s, p);
+    SIM_CHECK(m, end > p->start && end - p->start <= b->n_new_max,
+              NAME "computes %d tokens, at most %d", NAME_OF(c), end - p->start, b->n_new_max);
     SIM_CHECK(m, end <= b->n_total, NAME "computes %d tokens of %d", NAME_OF(c), end, b->n_total);
     SIM_CHECK(m, b->state != RT_SEQ_RUNNING || p->start == b->n_computed,
               NAME "goes on at %d after %d", NAME_OF(c), p->start, b->n_computed);
@@ -147,7 +169,7 @@ static void check_seqs(sim *m, int n_tokens, const uint8_t *plan, size_t bytes)
     rt_plan_reader r;
     rt_plan_open_view o;
     rt_plan_seq p;
-    int n, sum = 0;
+    int n, sum = 0, drafts = 0, n_running = 0;
 
     s = rt_sched_scheduled(m->sched, &n);
     SIM_CHECK(m, rt_plan_open_reader(&r, plan, bytes) == TP_OK, "the plan cannot be read");
@@ -166,7 +188,15 @@ static void check_seqs(sim *m, int n_tokens, const uint8_t *plan, size_t bytes)
         if (!WAS((sim_choice *)s[i].seq->owner, RUNNING))
             ((sim_choice *)s[i].seq->owner)->admit_no = ++m->last_admit_no;
         sum += p.n_new;
+        drafts += p.n_draft;
     }
+    for (int i = 0; i < m->n_live; i++)
+        n_running += WAS(m->live[i], RUNNING);
+    SIM_CHECK(m,
+              drafts == 0 ||
+                  (drafts <= RT_DRAFT_STEP_MAX && m->cfg.sched.draft != NULL &&
+                   (m->cfg.sched.draft_seqs_max == 0 || n_running <= m->cfg.sched.draft_seqs_max)),
+              "drafts of %d tokens beside %d sequences", drafts, n_running);
     SIM_CHECK(m, sum == n_tokens && sum <= m->cfg.sched.max_tokens,
               "%d tokens in the plan, %d returned, at most %d", sum, n_tokens,
               m->cfg.sched.max_tokens);
@@ -188,7 +218,7 @@ static int check_preemptions(sim *m)
         const sim_before *b = &c->before;
 
         if (WAS(c, RUNNING) && b->n_total - b->n_computed == 1 && b->n_new_max > 0)
-            need += blocks_for(m, b->n_total) - b->n_blocks;
+            need += blocks_for(m, b->n_total) > b->n_blocks;
         if (!PREEMPTED(c))
             continue;
         sim_note(m, "  request %lld.%d is preempted", NAME_OF(c));
@@ -314,10 +344,10 @@ static void check_writes(sim *m, const sim_choice *c, int32_t n_new)
 {
     int32_t tokens = m->cfg.sched.block_tokens, end = c->before.end;
 
-    for (int32_t p = end - n_new; p < end; p++) {
+    for (int32_t p = c->before.start; p < c->before.start + n_new; p++) {
         const sim_holder *h = &m->holders[c->table[p / tokens]];
 
-        SIM_CHECK(m, h->n == 1 || h->choice->keys[p] == c->keys[p],
+        SIM_CHECK(m, h->n == 1 || (p < end && h->choice->keys[p] == c->keys[p]),
                   NAME "writes at %d into block %d, which " NAME "has too", NAME_OF(c), p,
                   c->table[p / tokens], NAME_OF(h->choice));
     }
@@ -336,8 +366,10 @@ static int32_t check_blocks(sim *m)
 
         SIM_CHECK(m, q->state == RT_SEQ_RUNNING || q->n_blocks == 0,
                   NAME "has %d blocks and does not run", NAME_OF(m->live[i]), q->n_blocks);
-        SIM_CHECK(m, q->n_blocks <= blocks_for(m, q->n_total), NAME "has %d blocks for %d tokens",
-                  NAME_OF(m->live[i]), q->n_blocks, q->n_total);
+        SIM_CHECK(m,
+                  q->n_blocks <=
+                      blocks_for(m, smaller(q->n_total + m->cfg.sched.draft_max, q->n_total_max)),
+                  NAME "has %d blocks for %d tokens", NAME_OF(m->live[i]), q->n_blocks, q->n_total);
         held_on += hold(m, m->live[i], q->blocks, q->n_blocks);
     }
     SIM_CHECK(m, held_on + free_blocks(m) == m->cfg.sched.n_blocks,

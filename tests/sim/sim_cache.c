@@ -211,6 +211,13 @@ static void note_computed(sim *m, const sim_choice *c)
     }
 }
 
+void sim_cache_came_true(sim *m, sim_choice *c)
+{
+    c->before.end++;
+    if (m->cfg.caching)
+        note_computed(m, c);
+}
+
 void sim_cache_check_plan(sim *m, int n_preempted)
 {
     int32_t n_taken;

@@ -46,11 +46,20 @@ static int32_t rows_for(const sim_request *r, int32_t room)
     return r->prompt_rows ? room - reserve : INT32_MAX;
 }
 
+/* As draft_for(). */
+static int32_t draft_for(const sim_request *r, int32_t room)
+{
+    int32_t reserve = 2 * r->n + 1;
+
+    return room < reserve || r->prompt_rows ? 0 : (room - reserve) / r->n;
+}
+
 static int32_t records_of(const rt_scheduled *p)
 {
     const sim_choice *c = p->seq->owner;
 
-    return p->sampled + (c->index == 0 && c->request->prompt_rows ? p->n_new : 0);
+    return (p->sampled ? 1 + p->n_draft : 0) +
+           (c->index == 0 && c->request->prompt_rows ? p->n_new : 0);
 }
 
 /* ---- requests come and go ---- */
@@ -152,13 +161,16 @@ static void check_readers(sim *m)
 
     for (int i = m->n_open - 1; i >= 0; i--) {
         sim_request *r = m->open[i];
-        int32_t most;
+        int32_t most, draft;
 
         reader_reads(m, r);
         most = rows_for(r, r->box - r->used - r->promised);
+        draft = draft_for(r, r->box - r->used - r->promised);
         paused = paused || most == 0;
-        for (int k = 0; k < r->n; k++)
+        for (int k = 0; k < r->n; k++) {
             r->choices[k].seq.n_new_max = most;
+            r->choices[k].seq.n_draft_max = draft;
+        }
         if (rows_for(r, r->box - r->used) > 0) {
             r->starved_at = SIM_NEVER;
         } else if (r->starved_at == SIM_NEVER) {
@@ -204,13 +216,17 @@ static void deliver_row(sim *m, sim_choice *c, int32_t token)
     push_record(m, c->request);
 }
 
-static void deliver_token(sim *m, sim_choice *c, const rt_scheduled *p, int32_t token)
+/* which: of the step's results for the choice; with a draft, all of them are tokens. */
+static void deliver_token(sim *m, sim_choice *c, const rt_scheduled *p, int32_t token, int which)
 {
     SIM_CHECK(m, c->n_seen < c->ends_at && token == c->text[c->n_seen],
               "request %lld.%d: token %d at position %d, expected %d", (long long)c->request->id,
               c->index, token, c->n_seen, c->n_seen < c->ends_at ? c->text[c->n_seen] : -1);
     c->n_seen++;
     rt_sched_learn(m->sched, &c->seq, token);
+    if (which > 0 && p->n_draft > 0)
+        sim_cache_came_true(m, c);
+    m->totals.drafts_over_the_end += which < p->n_draft && c->n_seen == c->ends_at;
     push_record(m, c->request);
     SIM_CHECK(m, c->n_seen == c->ends_at || !p->last,
               "request %lld.%d is let go with %d tokens of %d", (long long)c->request->id, c->index,
@@ -219,7 +235,7 @@ static void deliver_token(sim *m, sim_choice *c, const rt_scheduled *p, int32_t 
         finish(m, c, sim_ends_text(&m->cfg, token) ? END_TOKEN : END_LENGTH);
 }
 
-static void deliver_result(sim *m, const rt_scheduled *p, const rt_step_result *res)
+static void deliver_result(sim *m, const rt_scheduled *p, const rt_step_result *res, int which)
 {
     sim_choice *c = p->seq->owner;
 
@@ -228,26 +244,39 @@ static void deliver_result(sim *m, const rt_scheduled *p, const rt_step_result *
     else if (res->is_prompt)
         deliver_row(m, c, res->token);
     else
-        deliver_token(m, c, p, res->token);
+        deliver_token(m, c, p, res->token, which);
+}
+
+static void settle(sim *m, const rt_scheduled *p, int n_drawn)
+{
+    SIM_CHECK(m, n_drawn >= 1 && n_drawn <= 1 + p->n_draft, "%d tokens of a draft of %d", n_drawn,
+              p->n_draft);
+    rt_sched_settle(m->sched, p, n_drawn);
+    m->totals.drafts++;
+    m->totals.drafts_true += n_drawn == 1 + p->n_draft;
+    m->totals.drafts_false += n_drawn == 1;
+    m->totals.draft_tokens_true += n_drawn - 1;
 }
 
 static void deliver(sim *m, const rt_step *s)
 {
     int at = 0;
 
-    for (int i = 0; i < s->n_results; i++) {
-        while (at < s->n_seqs && s->seqs[at].slot != s->results[i].slot)
-            at++;
-        SIM_CHECK(m, at < s->n_seqs, "a result of slot %d, which the step does not name in order",
-                  s->results[i].slot);
-        deliver_result(m, &s->seqs[at], &s->results[i]);
-    }
     for (int i = 0; i < s->n_seqs; i++) {
-        sim_choice *c = s->seqs[i].seq->owner;
+        const rt_scheduled *p = &s->seqs[i];
+        sim_choice *c = p->seq->owner;
+        int first = at;
 
-        if (s->seqs[i].last && !s->seqs[i].sampled && !c->finished)
+        for (; at < s->n_results && s->results[at].slot == p->slot; at++)
+            deliver_result(m, p, &s->results[at], at - first);
+        if (p->n_draft > 0)
+            settle(m, p, at - first);
+        if (p->last && !p->sampled && !c->finished)
             finish(m, c, END_LENGTH);
     }
+    SIM_CHECK(m, at == s->n_results, "a result of slot %d, which the step does not name in order",
+              s->results[at].slot);
+    rt_sched_time(m->sched, s->n_tokens, m->now - s->begun_ns);
     forget_step(m, s);
 }
 
@@ -347,7 +376,10 @@ static void run_round(sim *m)
         rt_pipe_pop(&m->pipe);
     }
     sim_audit_blocks(m);
-    while (most-- > 0 && (s = rt_pipe_room(&m->pipe)) != NULL)
+    SIM_CHECK(m, !rt_sched_must_wait(m->sched) || rt_pipe_under_way(&m->pipe) > 0,
+              "the scheduler waits for drafts, and no step is under way");
+    m->totals.waits += rt_sched_must_wait(m->sched);
+    while (most-- > 0 && !rt_sched_must_wait(m->sched) && (s = rt_pipe_room(&m->pipe)) != NULL)
         if (!plan_step(m, s))
             break;
     stop_when_over(m);
@@ -375,6 +407,7 @@ static void begin_step(sim *m)
         m->lost = true;
         return;
     }
+    s->begun_ns = m->now;
     sim_ranks_execute(m, s);
     us = 100 + 10 * s->n_tokens + sim_below(m, 400);
     if (sim_percent(m, 1)) /* stopped for a while */

@@ -50,7 +50,7 @@ static void open_slot(sim *m, const rt_plan_open_view *o)
     s->salt = (uint64_t)o->head.params.top_k;
     s->n_prompt = o->head.n_prompt;
     s->n_rows_wanted = o->head.params.n_prompt_logprobs;
-    s->n_history = s->n_table = 0;
+    s->n_history = s->n_table = s->n_draft = 0;
     s->step = UINT64_MAX;
     for (int32_t i = 0; i < s->n_prompt; i++)
         append(m, s, o->prompt[i]);
@@ -77,6 +77,19 @@ static void apply_slots(sim *m, rt_plan_reader *r)
 
 /* ---- a sequence's part of the forward pass: first all write, then all read ---- */
 
+/* Stands behind the history for this step; what is drawn takes its place. */
+static void lay_out_draft(sim *m, sim_slot *s, const rt_plan_seq *q, const int32_t *draft)
+{
+    int32_t n_history = s->n_history;
+
+    SIM_CHECK(m, q->n_draft == 0 || q->start == n_history - 1, "slot %d: a draft at %d of %d",
+              q->slot, q->start, n_history);
+    for (int32_t i = 0; i < q->n_draft; i++)
+        append(m, s, draft[i]);
+    s->n_history = n_history;
+    s->n_draft = q->n_draft;
+}
+
 static void write_seq(sim *m, const rt_plan_seq *q, const int32_t *blocks)
 {
     sim_slot *s = slot_at(m, q->slot, true);
@@ -91,8 +104,9 @@ static void write_seq(sim *m, const rt_plan_seq *q, const int32_t *blocks)
               s->n_table);
     memcpy(s->table + q->table_keep, blocks, sizeof *blocks * (size_t)q->n_blocks);
     s->n_table = q->table_keep + q->n_blocks;
+    lay_out_draft(m, s, q, blocks + q->n_blocks);
     SIM_CHECK(m,
-              q->start >= 0 && q->n_new > 0 && end <= s->n_history &&
+              q->start >= 0 && q->n_new > 0 && end <= s->n_history + s->n_draft &&
                   end <= s->n_table * m->cfg.sched.block_tokens,
               "slot %d: positions %d..%d of %d tokens in %d blocks", q->slot, q->start, end,
               s->n_history, s->n_table);
@@ -128,10 +142,11 @@ static void add_result(sim *m, rt_step *s, int32_t slot, int32_t token, bool is_
         (rt_step_result){.slot = slot, .token = token, .is_prompt = is_prompt};
 }
 
-static void sample_seq(sim *m, rt_step *step, const rt_plan_seq *q)
+static void sample_seq(sim *m, rt_step *step, const rt_plan_seq *q, const int32_t *draft)
 {
     sim_slot *s = &m->ranks.slots[q->slot];
-    int32_t end = q->start + q->n_new;
+    int32_t end = q->start + q->n_new - q->n_draft;
+    int i = 0;
 
     for (int32_t p = q->start; p < end; p++)
         if (p >= q->lp_start && p + 1 < s->n_prompt && s->n_rows_wanted >= 0)
@@ -140,8 +155,10 @@ static void sample_seq(sim *m, rt_step *step, const rt_plan_seq *q)
         return;
     SIM_CHECK(m, end == s->n_history, "slot %d draws a token at %d of %d", q->slot, end,
               s->n_history);
-    append(m, s, sim_draw(cell_at(m, s, end - 1)->key, s->seed));
-    add_result(m, step, q->slot, s->history[end], false);
+    do {
+        append(m, s, sim_draw(cell_at(m, s, end + i - 1)->key, s->seed));
+        add_result(m, step, q->slot, s->history[end + i], false);
+    } while (i < q->n_draft && s->history[end + i] == draft[i] && ++i > 0);
 }
 
 void sim_ranks_execute(sim *m, rt_step *s)
@@ -173,7 +190,7 @@ void sim_ranks_execute(sim *m, rt_step *s)
             if (pass == 0)
                 read_seq(m, &q);
             else
-                sample_seq(m, s, &q);
+                sample_seq(m, s, &q, blocks + q.n_blocks);
         }
     }
     m->ranks.step++;

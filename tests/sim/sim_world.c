@@ -68,6 +68,24 @@ bool sim_ends_text(const sim_config *cfg, int32_t token)
     return cfg->eos_every > 0 && token % cfg->eos_every == 0;
 }
 
+/* Chance here is a function of the text, so that drafts change nothing else of an episode. */
+int sim_draft(const rt_seq *q, int32_t n_ahead, int most, int32_t *out)
+{
+    const sim_choice *c = q->owner;
+    uint64_t rng = c->keys[q->n_known - 1];
+    int n = (int)((rng = sim_mix(rng)) % (unsigned)(most + 2)), percent = c->request->percent_true;
+
+    TP_ASSERT(q->n_known == c->n_seen && c->n_seen + n_ahead == q->n_total);
+    n = n < most ? n : most;
+    for (int i = 0; i < n; i++) {
+        int32_t token = c->text[q->n_known + n_ahead + i];
+
+        rng = sim_mix(rng + 1);
+        out[i] = (int)(rng % 100) < percent ? token : token ^ 1;
+    }
+    return n;
+}
+
 /* ---- episodes ---- */
 
 static size_t pad8(size_t n)
@@ -81,7 +99,8 @@ static void choose_plan_size(sim *m)
     sim_config *c = &m->cfg;
     size_t slots = (size_t)c->sched.n_slots, len = (size_t)c->len_max;
     size_t table = (len + (size_t)c->sched.block_tokens - 1) / (size_t)c->sched.block_tokens;
-    size_t one = sizeof(rt_plan_open) + pad8(4 * len) + sizeof(rt_plan_seq) + pad8(4 * table);
+    size_t one = sizeof(rt_plan_open) + pad8(4 * len) + sizeof(rt_plan_seq) +
+                 pad8(4 * (table + RT_DRAFT_MAX));
 
     c->ample = sim_percent(m, 75);
     c->list_cap = c->ample ? (uint32_t)slots : 1 + sim_below(m, (uint32_t)slots);
@@ -129,6 +148,7 @@ static void choose_clients(sim *m)
 void sim_configure(sim *m)
 {
     sim_config *c = &m->cfg;
+    rt_sched_options *o = &c->sched;
 
     choose_sizes(m);
     choose_clients(m);
@@ -138,6 +158,10 @@ void sim_configure(sim *m)
     rt_block_namer_init(&m->namer, c->sched.block_tokens);
     memcpy(m->namer.key, &m->seed, sizeof m->seed); /* names are chance, too */
     memset(m->namer.key + sizeof m->seed, 0, sizeof m->namer.key - sizeof m->seed);
+    o->draft = sim_percent(m, 50) ? sim_draft : NULL;
+    o->draft_max = o->draft != NULL ? between(m, 1, RT_DRAFT_MAX) : 0;
+    o->draft_seqs_max = ONE_OF(m, 0, 0, 2, 8);
+    c->percent_true = ONE_OF(m, 0, 50, 90, 100);
     c->percent_late = ONE_OF(m, 0, 20, 80);
     c->n_plans = between(m, 20, ONE_OF(m, 500, 3000, 6000));
     c->drain_after = ONE_OF(m, 0, 5, 50, -1);
@@ -260,7 +284,7 @@ static bool make_choice(const sim *m, sim_request *r, int index, const int32_t *
     q->n_prompt = n_prompt;
     q->n_total_max = n_total;
     q->lp_start = r->prompt_rows && index == 0 ? 0 : INT32_MAX;
-    q->n_new_max = INT32_MAX;
+    q->n_new_max = q->n_draft_max = INT32_MAX;
     q->fork_of = index > 0 ? &r->choices[0].seq : NULL;
     c->n_seen = n_prompt;
     c->next_row = 1;
@@ -280,6 +304,7 @@ sim_request *sim_make_request(sim *m)
     r->n = sim_percent(m, c->percent_fork) ? between(m, 2, SIM_CHOICES_MAX) : 1;
     r->n_open = r->n;
     r->prompt_rows = sim_percent(m, c->percent_rows);
+    r->percent_true = c->percent_true;
     n_prompt = choose_prompt(m, r, prompt);
     n_answer = sim_percent(m, c->percent_prefill) ? 0 : between(m, 1, c->answer_max);
     if (n_answer > c->len_max - n_prompt)

@@ -140,6 +140,39 @@ static void test_kinds_of_bench(void **state)
     assert_refused(PARSE("bench", "--length-distribution", "flat"), "uniform|exponential");
 }
 
+static void test_speculation(void **state)
+{
+    (void)state;
+    assert_int_equal(PARSE("m"), TP_OK);
+    assert_int_equal(g.opt.speculation.max_tokens, 0);
+    assert_int_equal(PARSE("m", "--speculative-config", "{\"method\": \"ngram\"}"), TP_OK);
+    assert_int_equal(g.opt.speculation.max_tokens, 8);
+    assert_int_equal(g.opt.speculation.ngram.min, 3);
+    assert_int_equal(g.opt.speculation.ngram.max, 8);
+    assert_int_equal(PARSE("m", "--speculative-config",
+                           "{\"method\":\"ngram\",\"num_speculative_tokens\":5,"
+                           "\"prompt_lookup_max\":4,\"disable_by_batch_size\":32}"),
+                     TP_OK);
+    assert_int_equal(g.opt.speculation.max_tokens, 5);
+    assert_int_equal(g.opt.speculation.ngram.min, 4);
+    assert_int_equal(g.opt.speculation.ngram.max, 4);
+    assert_int_equal(g.opt.speculation.max_seqs, 32);
+    assert_refused(PARSE("--speculative-config", "ngram"), "expected JSON such as");
+    assert_refused(PARSE("--speculative-config", "{}"), "expected an object such as");
+    assert_refused(PARSE("--speculative-config", "[1]"), "expected an object such as");
+    assert_refused(PARSE("--speculative-config", "{\"method\":\"eagle\"}"),
+                   "expected \"ngram\" (prompt lookup), found \"eagle\"");
+    assert_refused(PARSE("--speculative-config", "{\"method\":3}"), "found a number");
+    assert_refused(PARSE("--speculative-config", "{\"method\":\"ngram\",\"model\":\"x\"}"),
+                   "unknown key \"model\"");
+    assert_refused(
+        PARSE("--speculative-config", "{\"method\":\"ngram\",\"num_speculative_tokens\":17}"),
+        "num_speculative_tokens: expected a number from 1 to 16");
+    assert_refused(PARSE("--speculative-config",
+                         "{\"method\":\"ngram\",\"prompt_lookup_min\":5,\"prompt_lookup_max\":2}"),
+                   "prompt_lookup_min 5 is above prompt_lookup_max 2");
+}
+
 static void test_capture_sizes(void **state)
 {
     static const int k_sizes[] = {1, 2, 4, 8};
@@ -340,6 +373,7 @@ int main(void)
         cmocka_unit_test(test_suffixes),
         cmocka_unit_test(test_kinds_of_bench),
         cmocka_unit_test(test_capture_sizes),
+        cmocka_unit_test(test_speculation),
         cmocka_unit_test(test_bare_options),
         cmocka_unit_test(test_refusals_name_the_cure),
         cmocka_unit_test(test_precedence),

@@ -27,6 +27,8 @@ typedef struct fixture {
     tp_status run_status;
     bool sync;     /* no scheduler thread */
     bool uncached; /* no prefix cache */
+    rt_speculation speculation;
+    bool narrow; /* requests of submit_mixed() have few tokens to choose from */
 } fixture;
 
 static fixture g;
@@ -104,6 +106,7 @@ static void create_engine(int64_t kv_bytes, int queue)
                              .watermark = -1,
                              .sync_scheduling = g.sync,
                              .no_prefix_caching = g.uncached,
+                             .speculation = g.speculation,
                              .dtype = "float32",
                              .comm = "self"};
 
@@ -470,6 +473,8 @@ static void find_stops(void)
     }
 }
 
+static const int32_t k_few[] = {77, 50, 401};
+
 /* Request i with something of everything. */
 static tp_status submit_mixed(answer *a, int i)
 {
@@ -492,6 +497,10 @@ static tp_status submit_mixed(answer *a, int i)
         d.n_stop = 1;
     }
     d.sampling.frequency_penalty = i >= 6 ? 0.5f : 0;
+    if (g.narrow && i % 4 < 3) {
+        d.allowed = k_few;
+        d.n_allowed = i % 4 + 1;
+    }
     return rt_engine_submit(g.engine, &d, &a->r);
 }
 
@@ -508,9 +517,12 @@ static void run_mixed(answer all[MANY], bool sync, int blocks)
         finish(&all[i]);
     assert_idle();
     rt_engine_stats(g.engine, &s);
-    print_message("    %s: %llu steps, %.0f tokens computed, %llu preemptions\n",
+    print_message("    %s: %llu steps, %.0f tokens computed, %llu preemptions, %llu of %llu tokens "
+                  "of drafts came true\n",
                   sync ? "after the step" : "ahead", (unsigned long long)s.steps,
-                  s.iteration_tokens.sum, (unsigned long long)s.preemptions);
+                  s.iteration_tokens.sum, (unsigned long long)s.preemptions,
+                  (unsigned long long)s.drafts.accepted, (unsigned long long)s.drafts.tokens);
+    assert_int_equal(s.drafts.accepted > 0, g.speculation.max_tokens > 0);
     assert_true(blocks > 20 || s.preemptions > 0);
     assert_true(s.steps_ahead == 0 || (g.be->device && !sync));
     stop_engine();
@@ -599,6 +611,35 @@ static void test_rows_for_nothing(void **state)
     assert_true(rows == 0 || (rows == 1 && !g.sync));
     rt_engine_destroy(g.engine);
     g.be->ops->close(g.be);
+}
+
+/* ---- speculation ---- */
+
+/* A device computes the rows of a draft with another kernel than a single one. */
+#ifdef TEST_EMULATED
+#    define LOGPROBS_NEAR 1e-2
+#else
+#    define LOGPROBS_NEAR 0
+#endif
+
+static void test_same_text_with_speculation(void **state)
+{
+    static answer plain[MANY], guessed[MANY];
+
+    (void)state;
+    g.narrow = true; /* a model that has learned nothing does not repeat itself by itself */
+    for (int blocks = 9; blocks < 100; blocks += 55) {
+        run_mixed(plain, g.sync, blocks);
+        g.speculation = (rt_speculation){.max_tokens = 6, .ngram = {1, 4}};
+        run_mixed(guessed, g.sync, blocks);
+        g.speculation = (rt_speculation){0};
+        for (int i = 0; i < MANY; i++)
+            for (int c = 0; c < (i % 3 == 2 ? 2 : 1); c++) {
+                assert_same(&guessed[i], c, &plain[i], c);
+                assert_true(fabs(guessed[i].logprobs[c] - plain[i].logprobs[c]) <= LOGPROBS_NEAR);
+            }
+    }
+    g.narrow = false;
 }
 
 /* ---- prefix cache ---- */
@@ -837,6 +878,7 @@ int main(void)
         cmocka_unit_test(test_same_text_ahead_and_not),
         cmocka_unit_test(test_steps_issued_ahead),
         cmocka_unit_test(test_rows_for_nothing),
+        cmocka_unit_test(test_same_text_with_speculation),
         cmocka_unit_test(test_same_text_with_prefix_cache),
         cmocka_unit_test(test_salts_do_not_meet),
         cmocka_unit_test(test_no_token_ends_one_choice),

@@ -13,6 +13,7 @@ static const int32_t k_prompt[] = {5, 6, 7}, k_bias_ids[] = {1, 2}, k_allowed[] 
                      k_forbidden[] = {2, 3};
 static const float k_bias[] = {0.5f, -100};
 static const int32_t k_blocks[] = {11, 12, 13};
+static const int32_t k_draft[] = {70, 71, 72};
 
 static const rt_plan_open_view k_open = {
     .head = {.slot = 3,
@@ -36,12 +37,13 @@ static const uint8_t *write_plan(rt_plan_writer *w, size_t *bytes)
     rt_plan_begin(w, 42, 0);
     assert_true(rt_plan_is_empty(w));
     assert_true(rt_plan_add_close(w, 1));
-    assert_true(rt_plan_add_seq(w, &q, k_blocks));
+    assert_true(rt_plan_add_seq(w, &q, k_blocks, NULL));
     assert_true(rt_plan_add_open(w, &k_open));
     q.slot = 4;
     q.n_blocks = 0;
     q.flags = RT_SEQ_SAMPLE;
-    assert_true(rt_plan_add_seq(w, &q, NULL));
+    q.n_draft = 3;
+    assert_true(rt_plan_add_seq(w, &q, NULL, k_draft));
     assert_true(rt_plan_add_copy(w, 8, 9));
     assert_false(rt_plan_is_empty(w));
     return rt_plan_finish(w, bytes);
@@ -100,6 +102,8 @@ static void test_round_trip(void **state)
     assert_int_equal(rt_plan_read_seq(&r, &q, &blocks), TP_OK);
     assert_int_equal(q.slot, 4);
     assert_int_equal(q.flags, RT_SEQ_SAMPLE);
+    assert_int_equal(q.n_draft, 3);
+    assert_memory_equal(blocks + q.n_blocks, k_draft, sizeof k_draft);
     assert_int_not_equal(rt_plan_read_seq(&r, &q, &blocks), TP_OK);
     rt_plan_writer_release(&w);
 }
@@ -158,14 +162,16 @@ static void test_lying_counts_are_refused(void **state)
         size_t bytes;
         const uint8_t *plan;
 
-        for (int part = 0; part < 6; part++) {
+        for (int part = 0; part < 7; part++) {
             rt_plan_begin(&w, 1, 0);
             assert_true(rt_plan_add_open(&w, &k_open));
-            assert_true(rt_plan_add_seq(&w, &(rt_plan_seq){.n_blocks = 3}, k_blocks));
+            assert_true(rt_plan_add_seq(&w, &(rt_plan_seq){.n_blocks = 3}, k_blocks, NULL));
             if (part < 4)
                 memcpy(w.opens + sizeof(int32_t) * (size_t)(part + 1), &k_lies[i], sizeof *k_lies);
             else if (part == 4)
                 memcpy(w.tail + offsetof(rt_plan_seq, n_blocks), &k_lies[i], sizeof *k_lies);
+            else if (part == 5)
+                memcpy(w.tail + offsetof(rt_plan_seq, n_draft), &k_lies[i], sizeof *k_lies);
             else
                 w.header.n_seq = (uint32_t)k_lies[i];
             plan = rt_plan_finish(&w, &bytes);
