@@ -13,6 +13,7 @@
 #define KERN_CPU_INTERNAL_H
 
 #include "kernels/cpu/team.h"
+#include "kernels/cpu/weight_slab.h"
 #include "kernels/kern.h"
 
 typedef enum kern_cpu_isa { /* in ascending order: each one implies those before it */
@@ -32,7 +33,8 @@ typedef struct kern_cpu_backend {
     kern_backend base; /* first: a kern_backend * is a kern_cpu_backend * */
     kern_cpu_isa isa;
     const kern_cpu_vec *vec;
-    kern_team *team; /* owned */
+    kern_team *team;     /* owned */
+    kern_cpu_slab *slab; /* where the next weight's memory comes from; its weights own it */
 } kern_cpu_backend;
 
 static inline kern_cpu_backend *kern_cpu_of(kern_backend *be)

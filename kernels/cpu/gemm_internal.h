@@ -27,7 +27,8 @@ struct kern_weight {
     int64_t n_panels;
     size_t panel_bytes; /* of one panel; of one row in KERN_LAYOUT_ROWS */
     size_t bytes;
-    uint8_t *data; /* owned; 64-byte aligned */
+    uint8_t *data;       /* 64-byte aligned, inside the slab */
+    kern_cpu_slab *slab; /* a piece of it is ours */
 };
 
 /* One chunk of k of one panel for mr rows.  Partial sums live in a stack of slots of [mr][64] FP32 each. */

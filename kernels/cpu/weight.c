@@ -60,7 +60,7 @@ tp_status kern_cpu_weight_create(kern_backend *be, const kern_weight_desc *d, ke
         return TP_FAIL(TP_ERR_NOMEM, "weight [%lld, %lld]: no memory for its head", (long long)d->n,
                        (long long)d->k);
     describe(w, d);
-    w->data = tp_aligned_alloc(KERN_CPU_ALIGN, w->bytes);
+    w->data = kern_cpu_slab_cut(&kern_cpu_of(be)->slab, w->bytes, &w->slab);
     if (w->data == NULL) {
         tp_status st =
             TP_FAIL(TP_ERR_NOMEM, "weight [%lld, %lld] of %s: no memory for %zu bytes",
@@ -75,10 +75,9 @@ tp_status kern_cpu_weight_create(kern_backend *be, const kern_weight_desc *d, ke
 
 void kern_cpu_weight_destroy(kern_backend *be, kern_weight *w)
 {
-    (void)be;
     if (w == NULL)
         return;
-    tp_free(w->data);
+    kern_cpu_slab_release(&kern_cpu_of(be)->slab, w->slab);
     tp_free(w);
 }
 
