@@ -46,7 +46,7 @@
 
 #define PAGE        4096u
 #define STAGE_BYTES (128u * 1024) /* larger all-gathers and broadcasts go in pieces */
-#define SPIN_NS     (20 * 1000)   /* about a sleep and a wake-up: never twice the best choice */
+#define SPIN_NS     (60 * 1000)   /* about a sleep and a wake-up of a virtual machine */
 #define MASK_WORDS  16            /* CPUs 0..1023 */
 
 typedef struct shm_seat {
