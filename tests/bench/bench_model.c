@@ -8,16 +8,23 @@
  * A step is what the engine asks of a model: forward, then logits of the last row of every sequence.  The cache holds
  * zeros, which cost as much as anything else.  A sample is the mean of --steps decode steps (one of prefill); samples
  * follow each other for --ms milliseconds (at least three); "best" is the fastest, "median" the middle one: on a machine
- * with other work the best is nearest to what the code can do.  --profile adds up the time inside each operation of rank 0 over the case's steps; what is not
- * in any operation (sums over the ranks, the forward pass itself) is "rest".
+ * with other work the best is nearest to what the code can do.
+ *
+ * --profile adds up the time inside each operation of rank 0 over the case's steps; what is not in any operation is
+ * "rest".  With several ranks it also says of each rank how long a step of the best sample was in its operations, in
+ * sums over the ranks without their waits, and in those waits, and how often the rank slept and how often it lost its
+ * core.  A rank that waits longer than the others has less to do; when all wait long, their cores were taken from them
+ * in turn.
  */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 
 #include "base/clock.h"
 #include "base/log.h"
 #include "base/mem.h"
+#include "comm/shm/meet.h"
 #include "kernels/cpu/gemm_internal.h"
 #include "runtime/model/model.h"
 
@@ -60,6 +67,68 @@ static void *must(void *p)
     return p;
 }
 
+/* ---- time per rank ---- */
+
+/* Of one rank, in one sample. */
+typedef struct rank_time {
+    int64_t ops, sums, waits; /* ns; the waits lie inside the sums */
+    int64_t n_sums, n_slept, n_preempted;
+} rank_time;
+
+static rank_time g_mine, g_best; /* since the sample began; of the best one */
+static bool g_in_sum;            /* not in a broadcast */
+
+tp_status __real_comm_reduce(comm_group *g, const comm_reduce_args *a);
+tp_status __wrap_comm_reduce(comm_group *g, const comm_reduce_args *a);
+tp_status __real_comm_bell_wait(comm_bell *b, uint32_t target, const comm_patience *p);
+tp_status __wrap_comm_bell_wait(comm_bell *b, uint32_t target, const comm_patience *p);
+
+tp_status __wrap_comm_reduce(comm_group *g, const comm_reduce_args *a)
+{
+    int64_t start = tp_now_ns();
+    tp_status st;
+
+    g_in_sum = true;
+    st = __real_comm_reduce(g, a);
+    g_in_sum = false;
+    g_mine.sums += tp_now_ns() - start;
+    g_mine.n_sums++;
+    return st;
+}
+
+tp_status __wrap_comm_bell_wait(comm_bell *b, uint32_t target, const comm_patience *p)
+{
+    int64_t start = tp_now_ns();
+    tp_status st = __real_comm_bell_wait(b, target, p);
+
+    if (g_in_sum)
+        g_mine.waits += tp_now_ns() - start;
+    return st;
+}
+
+/* How often this thread slept and was preempted, with this sign added to its record. */
+static void count_switches(int sign)
+{
+    struct rusage u;
+
+    TP_ASSERT(getrusage(RUSAGE_THREAD, &u) == 0);
+    g_mine.n_slept += sign * u.ru_nvcsw;
+    g_mine.n_preempted += sign * u.ru_nivcsw;
+}
+
+static void begin_sample(void)
+{
+    g_mine = (rank_time){0};
+    count_switches(-1);
+}
+
+static void end_sample(bool best)
+{
+    count_switches(1);
+    if (best)
+        g_best = g_mine;
+}
+
 /* ---- time per operation ---- */
 
 typedef struct part {
@@ -83,6 +152,7 @@ static void add_time(const char *name, int64_t start)
         (void)snprintf(g_parts[g_n_parts++].name, sizeof g_parts[0].name, "%s", name);
     }
     g_parts[i].ns += ns;
+    g_mine.ops += ns;
     g_parts[i].calls++;
 }
 
@@ -212,13 +282,30 @@ static void print_parts(int n_steps, int64_t total)
            100.0 * (double)rest / (double)total);
 }
 
+static void report_ranks(const rank_time *all, int n_ranks, int n_steps, bool json)
+{
+    double per_step = 1e-3 / n_steps;
+
+    for (int r = 0; r < n_ranks; r++)
+        (void)printf(json ? "%s{\"operations_us\": %.1f, \"sums_us\": %.1f, \"waits_us\": %.1f, "
+                            "\"sums\": %.0f, \"slept\": %.1f, \"preempted\": %.1f}"
+                          : "%s %9.1f us in operations, %7.1f in sums, %8.1f waiting; %.0f sums, "
+                            "slept %.1f times, lost its core %.1f times a step\n",
+                     json ? (r > 0 ? ", " : ", \"ranks\": [") : "    each rank:",
+                     (double)all[r].ops * per_step, (double)(all[r].sums - all[r].waits) * per_step,
+                     (double)all[r].waits * per_step, (double)all[r].n_sums / n_steps,
+                     (double)all[r].n_slept / n_steps, (double)all[r].n_preempted / n_steps);
+    if (json)
+        (void)printf("]");
+}
+
 /* Steps that make a sample. */
 static int sample_steps(const bench *b, const a_case *c)
 {
     return c->n_rows == 1 ? b->set.steps : 1;
 }
 
-static void report(bench *b, const a_case *c, int n_samples, int64_t total)
+static void report(bench *b, const a_case *c, int n_samples, int64_t total, const rank_time *all)
 {
     int n_steps = n_samples * sample_steps(b, c);
 
@@ -243,16 +330,22 @@ static void report(bench *b, const a_case *c, int n_samples, int64_t total)
         json_parts(n_steps);
     else if (b->set.profile)
         print_parts(n_steps, total);
+    if (b->set.profile && b->world.size > 1)
+        report_ranks(all, b->world.size, sample_steps(b, c), b->set.json);
     if (b->set.json)
         (void)printf("}");
     (void)fflush(stdout);
     b->n_cases++;
 }
 
+/* Rank 0 says after each sample whether there will be another, and whether this one was the best so far. */
+enum { MORE = 1, BEST = 2 };
+
 static void run_case(bench *b, const a_case *c)
 {
-    int64_t begin, now, total = 0;
-    uint32_t more = 1;
+    int64_t begin, now, total = 0, best = INT64_MAX;
+    rank_time all[TP_SEG_MAX];
+    uint32_t verdict = MORE;
     rt_batch batch;
     int n = 0;
 
@@ -260,19 +353,25 @@ static void run_case(bench *b, const a_case *c)
     step(b, c, &batch);
     memset(g_parts, 0, sizeof g_parts);
     g_n_parts = 0;
-    for (begin = tp_now_ns(); more != 0;) {
+    for (begin = tp_now_ns(); (verdict & MORE) != 0;) {
         int64_t start = tp_now_ns();
 
+        begin_sample();
         for (int i = 0; i < sample_steps(b, c); i++)
             step(b, c, &batch);
         now = tp_now_ns();
+        verdict =
+            (n < STEPS_MAX - 1 && (n < 2 || now - begin < b->set.ms * TP_NS_PER_MS) ? MORE : 0) |
+            (now - start < best ? BEST : 0);
+        best = now - start < best ? now - start : best;
         b->times[n++] = (now - start) / sample_steps(b, c);
         total += now - start;
-        more = n < STEPS_MAX && (n < 3 || now - begin < b->set.ms * TP_NS_PER_MS);
-        check(comm_broadcast(b->group, &more, sizeof more, 0));
+        check(comm_broadcast(b->group, &verdict, sizeof verdict, 0));
+        end_sample((verdict & BEST) != 0);
     }
+    check(comm_allgather(b->group, &g_best, all, sizeof g_best));
     if (b->world.rank == 0)
-        report(b, c, n, total);
+        report(b, c, n, total, all);
 }
 
 /* ---- start ---- */
