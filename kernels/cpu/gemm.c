@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* gemm.c - the matrix product of the CPU backend: one driver for every M, weight type and instruction set.
  *
- * Work is cut into units of one panel (64 output columns) and one block of rows; a thread takes runs of consecutive
- * units, so that with few rows its weights are long streams from memory.  Inside a unit the loops are
+ * Work is cut into units of one panel (64 output columns) and one block of rows, and a unit of many rows into parts;
+ * a thread takes runs of consecutive parts, so that with few rows its weights are long streams from memory, with many it
+ * walks whole panels, and only the last ones are shared out part by part.  Inside a unit the loops are
  *
  *   group of chunks of k        a part of the panel that stays in a cache
  *     tile of rows              as many as the registers hold
@@ -217,7 +218,8 @@ static void run_unit(const gemm_job *job, const gemm_local *lc, int64_t panel, i
     }
 }
 
-/* Rows of a block: their activations stay in cache; fewer when there are too few units to occupy the team. */
+/* Rows of a block: their activations stay in cache; fewer when there are too few units to occupy the team.
+ * Rows of a part: so many that their work is worth being taken alone. */
 static void cut_rows(gemm_job *job, int n_threads)
 {
     int64_t m = job->args->m, mr = job->kn->mr, k = job->w->desc.k;
