@@ -12,7 +12,7 @@ CONFIGURE   = cmake -G Ninja -S . -DCMAKE_INSTALL_PREFIX=$(PREFIX) $(CMAKE_ARGS)
 SANITIZED   = -DCMAKE_BUILD_TYPE=Debug -DTPSERVE_SANITIZE
 LOG         = --log-level=WARNING
 
-.PHONY: all help build tests-build demo stop test lint bench bench-llama fire fault fuzz fuzz-coverage asan tsan \
+.PHONY: all help build tests-build demo stop test lint bench bench-llama bench-spec fire fault fuzz fuzz-coverage asan tsan \
 	gpu-build test-gpu bench-gpu install clean
 
 all: build
@@ -65,6 +65,11 @@ fault: build
 bench-llama: tests-build
 	@nice -n $(if $(filter 0,$(shell id -u)),-15,0) python3 tests/bench/bench_llama.py --build $(BUILD) \
 		--rounds $(or $(ROUNDS),3) --shape $(or $(SHAPE),0.5b) --json $(BUILD)/bench-llama.json
+
+## bench-spec  speculative decoding on and off, on texts that repeat and that do not (ROUNDS=3 SHAPE=0.5b)
+bench-spec: build
+	@python3 tests/bench/bench_speculation.py --tpserve $(BUILD)/tpserve --rounds $(or $(ROUNDS),3) \
+		--shape $(or $(SHAPE),0.5b)
 
 ## fire      clients that leave, are slow, are many, ask too much: measured against bounds (FIRE: which; FIRE_NICE)
 fire: build

@@ -134,7 +134,7 @@ const launch_row launch_rows[] = {
      "the same. Clients with different API keys, or cache_salt, share nothing."},
     STR(NULL, "speculative-config", NULL, speculative_config, NULL,
         "Speculative decoding by prompt lookup, as JSON: '{\"method\": \"ngram\"}', and if wanted "
-        "num_speculative_tokens (8), prompt_lookup_min (3), prompt_lookup_max (8), "
+        "num_speculative_tokens (8), prompt_lookup_min (2), prompt_lookup_max (8), "
         "disable_by_batch_size. The text is the same; copying goes faster."),
     BYTES(NULL, "kv-cache-memory-bytes", NULL, kv_cache_memory_bytes, "0", 4096 * TEBI,
           "Size of the KV cache of each rank (4GiB, 512M); 0 takes a share of free memory, at most "

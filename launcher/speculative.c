@@ -9,7 +9,7 @@
 #define OPTION "--speculative-config"
 
 #define DEFAULT_TOKENS 8
-#define DEFAULT_MIN    3
+#define DEFAULT_MIN    2
 #define DEFAULT_MAX    8
 
 typedef struct number_key {

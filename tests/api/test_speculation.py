@@ -9,7 +9,7 @@ import pytest
 from conftest import Server, report
 from test_overlap import CACHE, REQUESTS, SMALL, answers, mixed
 
-SPECULATE = ("--speculative-config", json.dumps({"method": "ngram", "prompt_lookup_min": 2}))
+SPECULATE = ("--speculative-config", json.dumps({"method": "ngram"}))
 
 
 def repetitive(count):

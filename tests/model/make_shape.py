@@ -2,10 +2,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """Writes a Hugging Face directory of a given shape with random weights: for timing and memory, not for talking.
 
-    make_shape.py FOLDER [--shape 0.5b|1.5b|7b] [--layers N] [--shards N] [--seed N]
+    make_shape.py FOLDER [--shape 0.5b|1.5b|7b] [--layers N] [--shards N] [--seed N] [--script]
 
 The standard library only; about 1 GB/s.  The tokenizer has bytes and made-up words for all other ids, and no merges: every
 id has text, so a server of this model streams as one of a real model does.
+
+--script: a model that computes as much and always says the same after the same token.  What its layers add is nothing
+(o_proj and down_proj are zeros), and its head is the embedding moved down by a row.
 """
 import argparse
 import array
@@ -60,12 +63,18 @@ def bf16(values):
     return halves[1::2]
 
 
-def fill(f, name, dims, noise, scaled, at):
+def fill(f, name, dims, noise, scaled, at, script):
     """Appends one tensor; matrices are noise of deviation cols^-0.5, taken from a ring."""
     count = math.prod(dims)
     if len(dims) == 1:
         f.write(bf16([0.0 if name.endswith("bias") else 1.0]).tobytes() * count)
         return at
+    if script and name.endswith(("o_proj.weight", "down_proj.weight")):
+        f.write(bytes(2 * count))
+        return at
+    if script and name == "lm_head.weight":
+        f.write(bytes(2 * dims[1]))
+        count, at = count - dims[1], 0  # as the embedding, which comes first
     if dims[1] not in scaled:
         scaled[dims[1]] = bf16(v * dims[1] ** -0.5 for v in noise).tobytes()
     ring = scaled[dims[1]]
@@ -102,7 +111,7 @@ def write_tokenizer(folder, n_vocab):
         "tokenizer_class": "Qwen2Tokenizer", "eos_token": SPECIAL[151645], "add_bos_token": False}))
 
 
-def write_file(path, entries, noise, scaled):
+def write_file(path, entries, noise, scaled, script):
     header, end = {"__metadata__": {"format": "pt"}}, 0
     for name, dims in entries:
         begin, end = end, end + 2 * math.prod(dims)
@@ -113,7 +122,7 @@ def write_file(path, entries, noise, scaled):
     with open(path, "wb") as f:
         f.write(struct.pack("<Q", len(text)) + text)
         for name, dims in entries:
-            at = fill(f, name, dims, noise, scaled, at)
+            at = fill(f, name, dims, noise, scaled, at, script)
     return end
 
 
@@ -124,8 +133,11 @@ def main():
     parser.add_argument("--layers", type=int)
     parser.add_argument("--shards", type=int, default=1)
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--script", action="store_true")
     args = parser.parse_args()
     shape = SHAPES[args.shape]
+    if args.script:
+        shape = (*shape[:6], False)
     layers = args.layers or shape[2]
     entries = list(tensors(shape, layers))
     generator = random.Random(args.seed)
@@ -135,7 +147,7 @@ def main():
     for n in range(args.shards):
         part = entries[n * len(entries) // args.shards:(n + 1) * len(entries) // args.shards]
         name = "model.safetensors" if args.shards == 1 else f"model-{n + 1:05}-of-{args.shards:05}.safetensors"
-        total += write_file(args.folder / name, part, noise, scaled)
+        total += write_file(args.folder / name, part, noise, scaled, args.script)
         weight_map.update({key: name for key, _ in part})
     if args.shards > 1:
         index = {"metadata": {"total_size": total}, "weight_map": weight_map}

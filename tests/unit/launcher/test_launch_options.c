@@ -147,7 +147,7 @@ static void test_speculation(void **state)
     assert_int_equal(g.opt.speculation.max_tokens, 0);
     assert_int_equal(PARSE("m", "--speculative-config", "{\"method\": \"ngram\"}"), TP_OK);
     assert_int_equal(g.opt.speculation.max_tokens, 8);
-    assert_int_equal(g.opt.speculation.ngram.min, 3);
+    assert_int_equal(g.opt.speculation.ngram.min, 2);
     assert_int_equal(g.opt.speculation.ngram.max, 8);
     assert_int_equal(PARSE("m", "--speculative-config",
                            "{\"method\":\"ngram\",\"num_speculative_tokens\":5,"
