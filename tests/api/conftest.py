@@ -103,6 +103,13 @@ class Server:
     def text(self):
         return pathlib.Path(self.log).read_text(errors="replace")
 
+    def wait_text(self, text, seconds=30):
+        """Waits for a part of a line of the log, which comes through mpirun's pipes."""
+        deadline = time.monotonic() + seconds
+        while text not in self.text():
+            assert time.monotonic() < deadline, f"no {text!r} in {self.text()}"
+            time.sleep(0.02)
+
     def post(self, path, body, headers=None, timeout=60):
         """Status, headers and parsed JSON (or bytes) of a POST."""
         data = body if isinstance(body, bytes) else json.dumps(body).encode()
