@@ -146,7 +146,8 @@ const launch_row launch_rows[] = {
     REAL(NULL, "watermark", NULL, watermark, "0.01", 0, 1,
          "Share of the cache that admission leaves free, so that running sequences can grow."),
     INT(NULL, "max-num-queued-reqs", NULL, max_num_queued_reqs, "0", 0, 1e6,
-        "Requests that may wait; more are answered 429. 0 is four times --max-num-seqs."),
+        "Requests that may wait; more are answered 429. 0 is four times --max-num-seqs, at least "
+        "256."),
     INT(NULL, "max-num-queued-tokens", NULL, max_num_queued_tokens, "0", 0, 1e12,
         "Prompt tokens of all open requests; more are answered 429. 0 is no limit."),
 
