@@ -350,8 +350,6 @@ static rt_engine_options options_for(const launch_engine_job *job, const launch_
     o.reducers = job->device.reducers;
     o.comm_table = job->opt->comm_table;
     o.device_name = job->device.name[0] != '\0' ? job->device.name : job->device.kind;
-    if (job->be != NULL && job->be->device && o.memory_share <= 0)
-        o.memory_share = LAUNCH_GPU_SHARE;
     return o;
 }
 

@@ -11,8 +11,7 @@
 #include "kernels/module.h"
 #include "launcher/options.h"
 
-#define LAUNCH_GPUS_MAX  16
-#define LAUNCH_GPU_SHARE 0.92 /* of a GPU's memory, unless --gpu-memory-utilization says else */
+#define LAUNCH_GPUS_MAX 16
 
 /* What one rank sees; plain data, gathered over the job. */
 typedef struct launch_gpu_seat {

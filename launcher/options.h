@@ -53,8 +53,7 @@ typedef struct launch_options {
     const char *speculative_config;
     rt_speculation speculation; /* what it says */
     launch_list cudagraph_capture_sizes;
-    int capture_sizes[LAUNCH_CAPTURES_MAX],
-        n_capture_sizes; /* the numbers of that list, ascending */
+    int capture_sizes[LAUNCH_CAPTURES_MAX], n_capture_sizes; /* that list as ascending numbers */
     /* server */
     const char *host, *api_key_file;
     int64_t port;
@@ -102,8 +101,7 @@ typedef enum launch_flags {
     LAUNCH_IGNORED = 2, /* accepted, says so, does nothing */
     LAUNCH_SECRET = 4,  /* never printed; wiped from the process title */
     LAUNCH_TOOLS = 8,   /* for plan, doctor and bench only: serve refuses it */
-    LAUNCH_BARE =
-        16 /* the value may be left out before another option or at the end: the default then */
+    LAUNCH_BARE = 16    /* the value may be left out, before another option or at the end */
 } launch_flags;
 
 typedef struct launch_row {

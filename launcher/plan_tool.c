@@ -13,13 +13,9 @@
 
 #include "base/log.h"
 #include "base/mem.h"
-#include "launcher/gpu_bind.h"
 #include "launcher/serve.h"
+#include "runtime/engine.h"
 
-#define CPU_SHARE       0.5
-#define BATCHED_TOKENS  2048
-#define MAX_SEQS        128
-#define BLOCK_TOKENS    16
 #define KERNELS_A_LAYER 10
 #define BATCH_MAX       4096
 #define CPU_TFLOPS      1.0 /* when none are given */
@@ -119,11 +115,12 @@ static tp_status settle(launch_plan *p, const launch_options *opt)
         return TP_REJECT(TP_ERR_INVALID,
                          "--max-model-len %" PRId64 ": config.json supports %" PRId64 " positions",
                          p->max_model_len, p->config.max_position);
-    p->chunk = opt->max_num_batched_tokens > 0 ? (int)opt->max_num_batched_tokens : BATCHED_TOKENS;
+    p->chunk = opt->max_num_batched_tokens > 0 ? (int)opt->max_num_batched_tokens
+                                               : RT_DEFAULT_BATCHED_TOKENS;
     p->memory_share = opt->gpu_memory_utilization;
     TP_TRY(settle_formats(p));
     TP_TRY(read_batches(p));
-    p->max_seqs = opt->max_num_seqs > 0 ? (int)opt->max_num_seqs : MAX_SEQS;
+    p->max_seqs = opt->max_num_seqs > 0 ? (int)opt->max_num_seqs : RT_DEFAULT_NUM_SEQS;
     for (int i = 0; i < p->n_batches; i++)
         p->max_seqs = p->batches[i] > p->max_seqs ? p->batches[i] : p->max_seqs;
     p->chunk = p->chunk > p->max_seqs ? p->chunk : p->max_seqs;
@@ -169,7 +166,7 @@ tp_status launch_plan_fit_on(launch_plan_fit *out, const launch_plan *p, const l
                            .max_tokens_per_step = p->chunk,
                            .max_seqs = p->max_seqs,
                            .max_model_len = p->max_model_len,
-                           .block_tokens = BLOCK_TOKENS};
+                           .block_tokens = RT_DEFAULT_BLOCK_TOKENS};
     launch_plan_fit f = {.c = {.model = p->model,
                                .gpu = *gpu,
                                .n_ranks = n_ranks,
@@ -179,8 +176,8 @@ tp_status launch_plan_fit_on(launch_plan_fit *out, const launch_plan *p, const l
                                .embed_sums = 1,
                                .kernels_per_layer = KERNELS_A_LAYER}};
     double share = p->memory_share > 0             ? p->memory_share
-                   : strcmp(gpu->name, "cpu") == 0 ? CPU_SHARE
-                                                   : LAUNCH_GPU_SHARE;
+                   : strcmp(gpu->name, "cpu") == 0 ? RT_DEFAULT_HOST_SHARE
+                                                   : RT_DEFAULT_DEVICE_SHARE;
     double left;
     int64_t workspace;
 
@@ -194,7 +191,8 @@ tp_status launch_plan_fit_on(launch_plan_fit *out, const launch_plan *p, const l
     f.kv_per_token = launch_roof_kv_per_token(&f.c);
     left = f.usable - f.resident - f.workspace;
     if (left > 0)
-        f.kv_tokens = (int64_t)(left / f.kv_per_token / BLOCK_TOKENS) * BLOCK_TOKENS;
+        f.kv_tokens =
+            (int64_t)(left / f.kv_per_token / RT_DEFAULT_BLOCK_TOKENS) * RT_DEFAULT_BLOCK_TOKENS;
     if (p->opt->kv_cache_memory_bytes > 0 && left > (double)p->opt->kv_cache_memory_bytes)
         f.kv_tokens = (int64_t)((double)p->opt->kv_cache_memory_bytes / f.kv_per_token);
     f.fits = f.kv_tokens >= p->max_model_len;

@@ -76,10 +76,10 @@ double launch_roof_sum_us(const launch_gpu *g, int n_ranks, double bytes);
 
 /* Milliseconds of a decode step of `batch` sequences with `ctx` cached tokens each. */
 typedef struct launch_roof_step {
-    double
-        floor; /* bytes of an even split at the data sheet's bandwidth, or operations at its rate */
-    double memory,
-        compute; /* of the fullest rank, at the shares that kernels reach: the larger counts */
+    /* Bytes of an even split at the data sheet's bandwidth, or operations at its rate. */
+    double floor;
+    /* Of the fullest rank, at the shares that kernels reach: the larger counts. */
+    double memory, compute;
     double sums, gaps;
     double total;
     bool compute_bound;
@@ -102,8 +102,8 @@ typedef struct launch_load_answer {
     bool ok;
     int copies, batch;   /* independent groups of n_ranks devices; sequences that each runs */
     double prefill_part; /* of the time */
-    double ms_per_token,
-        ttft_s;        /* as clients see them; the time to the first token without waiting */
+    /* As clients see them; the time to the first token without waiting. */
+    double ms_per_token, ttft_s;
     const char *limit; /* why not, when !ok */
 } launch_load_answer;
 

@@ -256,8 +256,6 @@ static tp_status run(const launch_options *opt, const comm_world *world, kern_ba
     eo.device_name = device->name[0] != '\0' ? device->name : device->kind;
     if (be == NULL)
         eo.comm = "auto"; /* what was asked for may need the device that is missing */
-    else if (be->device && eo.memory_share <= 0)
-        eo.memory_share = LAUNCH_GPU_SHARE;
     st = rt_engine_create(&engine, &eo, be, world);
     if (st == TP_OK)
         st = serve_requests(engine, api, opt);

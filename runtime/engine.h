@@ -32,17 +32,23 @@
 typedef struct rt_engine rt_engine;
 typedef struct rt_request rt_request;
 
+/* What 0 stands for in the options below. */
+#define RT_DEFAULT_NUM_SEQS       128
+#define RT_DEFAULT_BATCHED_TOKENS 2048
+#define RT_DEFAULT_BLOCK_TOKENS   16
+#define RT_DEFAULT_HOST_SHARE     0.5  /* of what is free on a host, for its ranks together */
+#define RT_DEFAULT_DEVICE_SHARE   0.92 /* of a device's memory */
+
 typedef struct rt_engine_options {
-    const char
-        *model_dir; /* only rank 0's counts; NULL = the caller failed to find it: all ranks fail */
+    /* Only rank 0's counts.  NULL = the caller failed to find it: all ranks fail. */
+    const char *model_dir;
     const char *dtype;             /* "auto", "float32", "bfloat16", "float16" */
     int64_t max_model_len;         /* 0 = what the model supports */
     int max_num_seqs;              /* 0 = default */
     int max_num_batched_tokens;    /* 0 = default */
-    int block_tokens;              /* 0 = 16 */
+    int block_tokens;              /* 0 = default */
     int64_t kv_cache_memory_bytes; /* of this rank; 0 = default share of memory */
-    double
-        memory_share; /* --gpu-memory-utilization: share of memory for the default; 0 = 0.5 on CPU, 0.9 on a device */
+    double memory_share;           /* --gpu-memory-utilization: for that default; 0 = default */
     double watermark;              /* share of blocks kept free at admission; < 0 = 0.01 */
     int max_num_queued_reqs;       /* 0 = default (4 * max_num_seqs, at least 256) */
     int64_t max_num_queued_tokens; /* 0 = no limit */
@@ -50,8 +56,8 @@ typedef struct rt_engine_options {
     rt_speculation speculation;    /* only rank 0's counts */
     bool sync_scheduling;          /* plan a step only when the one before is done */
     const char *comm;              /* "auto", "self", "mpi", "shm"; on devices also "nccl", "p2p" */
-    const void
-        *reducers; /* of the device's module (kern_module_open), or NULL: sums through the host */
+    /* Of the device's module (kern_module_open), or NULL: sums through the host. */
+    const void *reducers;
     const char *comm_table;   /* file for comm_device_use_table(), or NULL: built-in sizes */
     const char *device_name;  /* that the table was measured on; NULL: any */
     int64_t step_timeout_ms;  /* longest time in a step without progress on any rank */

@@ -18,17 +18,12 @@
 #include "runtime/model/identity.h"
 #include "runtime/sample/sample.h"
 
-#define DEFAULT_MAX_SEQS       128
-#define DEFAULT_BATCHED_TOKENS 2048
-#define DEFAULT_BLOCK_TOKENS   16
-#define DEFAULT_MEMORY_SHARE   0.5
-#define DEFAULT_DEVICE_SHARE   0.9
-#define DEFAULT_WATERMARK      0.01
-#define DEFAULT_STEP_TIMEOUT   10000
-#define DEFAULT_KV_BYTES_MAX   (INT64_C(1) << 30) /* of a default cache on CPU */
-#define SMALL_WINDOW           4096
-#define PLAN_ERROR             0.03         /* what a plan may be off */
-#define PLAN_SLACK             (64LL << 20) /* and this: buffers of conversions, graphs */
+#define DEFAULT_WATERMARK    0.01
+#define DEFAULT_STEP_TIMEOUT 10000
+#define DEFAULT_KV_BYTES_MAX (INT64_C(1) << 30) /* of a default cache on CPU */
+#define SMALL_WINDOW         4096
+#define PLAN_ERROR           0.03         /* what a plan may be off */
+#define PLAN_SLACK           (64LL << 20) /* and this: buffers of conversions, graphs */
 
 static int64_t smaller(int64_t a, int64_t b)
 {
@@ -110,7 +105,7 @@ static tp_status settle_capture(rt_settled *s, const rt_engine_options *opt)
 
 static tp_status decide(rt_settled *s, const rt_engine_options *opt, const kern_backend *be)
 {
-    double share = be->device ? DEFAULT_DEVICE_SHARE : DEFAULT_MEMORY_SHARE;
+    double share = be->device ? RT_DEFAULT_DEVICE_SHARE : RT_DEFAULT_HOST_SHARE;
 
     if (opt->model_dir == NULL)
         return TP_ERR_NOT_FOUND; /* the caller has said why */
@@ -121,10 +116,10 @@ static tp_status decide(rt_settled *s, const rt_engine_options *opt, const kern_
     TP_TRY(rt_config_load(&s->config, s->model_dir));
     TP_TRY(settle_dtype(opt->dtype, s->config.dtype, &s->dtype));
     TP_TRY(settle_length(s, opt));
-    s->max_num_seqs = opt->max_num_seqs > 0 ? opt->max_num_seqs : DEFAULT_MAX_SEQS;
+    s->max_num_seqs = opt->max_num_seqs > 0 ? opt->max_num_seqs : RT_DEFAULT_NUM_SEQS;
     s->max_num_batched_tokens =
-        opt->max_num_batched_tokens > 0 ? opt->max_num_batched_tokens : DEFAULT_BATCHED_TOKENS;
-    s->block_tokens = opt->block_tokens > 0 ? opt->block_tokens : DEFAULT_BLOCK_TOKENS;
+        opt->max_num_batched_tokens > 0 ? opt->max_num_batched_tokens : RT_DEFAULT_BATCHED_TOKENS;
+    s->block_tokens = opt->block_tokens > 0 ? opt->block_tokens : RT_DEFAULT_BLOCK_TOKENS;
     s->kv_bytes = opt->kv_cache_memory_bytes;
     s->memory_share = opt->memory_share > 0 ? opt->memory_share : share;
     s->watermark = opt->watermark >= 0 ? opt->watermark : DEFAULT_WATERMARK;
