@@ -13,8 +13,8 @@ typedef struct comm_bench_row {
     const char *way; /* "shm", "mpi"; "p2p-1", "nccl", "staged", ... */
     int64_t bytes;   /* of the sum: count * 4 */
     double us;       /* one sum; of the slowest rank, many queued in a row, best of three rows */
-    double
-        bus_gbps; /* 2 (n - 1) / n * bytes / time, in 10^9 bytes/s: comparable over numbers of ranks */
+    /* 2 (n - 1) / n * bytes / time, in 10^9 bytes/s: comparable over numbers of ranks. */
+    double bus_gbps;
 } comm_bench_row;
 
 typedef struct comm_bench_options {

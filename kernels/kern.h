@@ -49,8 +49,8 @@ typedef struct kern_backend {
     bool device;     /* memory of alloc() is not the host's */
     bool act_f16;    /* F16 weights are multiplied with F16 activations, not F32 ones */
     bool tree;       /* gemm sums follow kern_ksplit; else split is ignored and there is one root */
-    bool
-        parallel_put; /* weight_put() of different rows, and put(), may run on several threads at once */
+    /* weight_put() of different rows, and put(), may run on several threads at once. */
+    bool parallel_put;
     void *stream; /* of a device: what comm needs to join it; NULL on CPU */
     void *dev;    /* kern_dev *, for reducers of the device's own module; NULL on CPU */
 } kern_backend;
@@ -151,8 +151,8 @@ typedef struct kern_qkv_args {
 typedef struct kern_attn_seq {
     int32_t row;    /* first of its rows in q */
     int32_t n_rows; /* new tokens in this step */
-    int32_t
-        ctx; /* tokens in the cache including the new ones: row i sees positions 0 .. ctx - n_rows + i */
+    /* Tokens in the cache including the new ones: row i sees positions 0 .. ctx - n_rows + i. */
+    int32_t ctx;
     int32_t table; /* its block table starts at block_tables[table] */
 } kern_attn_seq;
 

@@ -22,8 +22,8 @@
 
 typedef struct rt_inbox {
     pthread_mutex_t lock;
-    pthread_cond_t
-        wake; /* the scheduler: something came, or a step is done, or the executor failed */
+    /* The scheduler: something came, or a step is done, or the executor failed. */
+    pthread_cond_t wake;
     rt_request *head, *tail; /* submitted, in order */
     rt_request *cancelled;   /* stack */
     bool rung;               /* something else is to be done */
@@ -53,8 +53,8 @@ struct rt_engine {
     bool overlapped;      /* a thread of its own plans ahead */
     rt_pipe pipe;
     atomic_int failed; /* tp_status of the step that could not be executed */
-    pthread_mutex_t
-        plan_lock; /* what follows, the scheduler, and the pipe's end where steps are planned */
+    /* What follows, the scheduler, and the pipe's end where steps are planned. */
+    pthread_mutex_t plan_lock;
     rt_plan_writer writer;
     rt_plan_writer order; /* the engine thread's: RT_PLAN_COLLECT */
     rt_output output;

@@ -41,8 +41,8 @@
 
 /* What rank 0 tells the others. */
 typedef struct invitation {
-    uint64_t
-        token; /* also the first 8 bytes of the memory until all have mapped it; 0 = rank 0 failed */
+    /* Also the first 8 bytes of the memory until all have mapped it; 0 = rank 0 failed. */
+    uint64_t token;
     uint64_t bytes;
     int32_t pid, fd;
 } invitation;

@@ -32,8 +32,8 @@ typedef struct kern_dev_props {
     int driver, runtime;               /* 13000 = 13.0 */
     int clock_mhz, l2_bytes;
     int64_t memory_bytes;
-    double
-        memory_gbps; /* datasheet bandwidth in 10^9 bytes/s, from bus width and clock; 0 = unknown */
+    /* Datasheet bandwidth in 10^9 bytes/s, from bus width and clock; 0 = unknown. */
+    double memory_gbps;
     bool integrated, mig;
 } kern_dev_props;
 

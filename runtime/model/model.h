@@ -54,8 +54,8 @@ typedef struct rt_config {
     int n_layers, hidden, intermediate, n_heads, n_kv_heads, head_dim, vocab;
     float norm_eps;
     bool qkv_bias, o_bias, mlp_bias, qk_norm, tied;
-    int64_t
-        max_position; /* positions that the RoPE supports as configured (yarn: original * factor) */
+    /* Positions that the RoPE supports as configured (yarn: original * factor). */
+    int64_t max_position;
     int sliding_window;         /* 0 = none */
     uint64_t sliding_layers[4]; /* bit per layer: window active there (256 layers at most) */
     rt_rope rope;

@@ -14,8 +14,8 @@ typedef struct gc_result {
     bool tokens_equal; /* greedy, F32 */
     int bits_differ;   /* comparisons with one rank, chunks and batches that failed */
     int failed;        /* calls that returned an error */
-    bool
-        device; /* bits were not compared: there decode and prefill are computed in different ways */
+    /* Bits were not compared: there decode and prefill are computed in different ways. */
+    bool device;
     double f16_kl; /* of devices only */
 } gc_result;
 
