@@ -7,6 +7,7 @@
  *   o SLOT TOKEN N BIAS ALLOWED FORBIDDEN HAS LOGPROBS PROMPT_LOGPROBS TOP_K MIN_TOKENS
  *                               open with N prompt tokens from TOKEN on; BIAS, ALLOWED, FORBIDDEN are numbers of list entries
  *   p TEMP TOP_P MIN_P REP FREQ PRES SEED         in thousandths, for the openings that follow
+ *   d TOKEN...                  the draft of the sequence that follows
  *   s SLOT START N KEEP LP FLAGS BLOCK...         a sequence
  *   x OFFSET VALUE              overwrites a word of the finished plan; the checksum is made right again
  *   z N                         cuts N bytes off its end
@@ -44,6 +45,8 @@ typedef struct play {
     rt_worker *worker;
     rt_plan_writer writer;
     rt_slot_params params;
+    int32_t draft[RT_DRAFT_MAX];
+    int32_t n_draft;
     long patches[16][2];
     int n_patches;
     long cut;
@@ -94,7 +97,7 @@ static void read_all(const uint8_t *plan, size_t bytes)
     for (uint32_t i = 0; i < r.header.n_seq; i++) {
         if (rt_plan_read_seq(&r, &q, &blocks) != TP_OK)
             return;
-        for (int k = 0; k < q.n_blocks; k++)
+        for (int k = 0; k < q.n_blocks + q.n_draft; k++)
             sum += blocks[k];
     }
     TP_ASSERT(sum != INT64_MIN);
@@ -213,11 +216,20 @@ static void add_seq(play *p, const long *v, int n)
                      .table_keep = (int32_t)v[3],
                      .n_blocks = n > 6 ? n - 6 : 0,
                      .lp_start = (int32_t)v[4],
-                     .flags = (uint32_t)v[5]};
+                     .flags = (uint32_t)v[5],
+                     .n_draft = p->n_draft};
 
     for (int i = 0; i < s.n_blocks; i++)
         blocks[i] = (int32_t)v[6 + i];
-    (void)rt_plan_add_seq(&p->writer, &s, blocks, NULL);
+    (void)rt_plan_add_seq(&p->writer, &s, blocks, p->draft);
+    p->n_draft = 0;
+}
+
+static void set_draft(play *p, const long *v, int n)
+{
+    p->n_draft = n < RT_DRAFT_MAX ? n : RT_DRAFT_MAX;
+    for (int i = 0; i < p->n_draft; i++)
+        p->draft[i] = (int32_t)v[i];
 }
 
 static void set_params(play *p, const long *v)
@@ -252,6 +264,7 @@ static void do_line(play *p, fuzz_part line)
     case 'k': (void)rt_plan_add_copy(&p->writer, (int32_t)v[0], (int32_t)v[1]); break;
     case 'o': add_open(p, v); break;
     case 'p': set_params(p, v); break;
+    case 'd': set_draft(p, v, n); break;
     case 's': add_seq(p, v, n); break;
     case 'x':
         if (p->n_patches < (int)TP_ARRAY_LEN(p->patches)) {
@@ -271,7 +284,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
                             .max_model_len = LEN,
                             .max_tokens = STEP_TOKENS,
                             .block_tokens = BLOCK,
-                            .n_blocks = BLOCKS};
+                            .n_blocks = BLOCKS,
+                            .draft_max = RT_DRAFT_MAX - 1};
     play p = {.params = {.top_p = 1, .repetition = 1}};
     fuzz_part rest = {(const char *)data, size}, line;
 
@@ -281,7 +295,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
                                g_model.be, g_model.m.kv, g_model.group) == TP_OK);
     TP_ASSERT(rt_plan_writer_init(&p.writer, 1 << 16, 64) == TP_OK);
     rt_plan_begin(&p.writer, 0, 0);
-    if (size > 0 && memchr("ckopsxz.", data[0], 8) == NULL) {
+    if (size > 0 && memchr("ckopdsxz.", data[0], 9) == NULL) {
         uint8_t *copy = tp_malloc(size);
 
         TP_ASSERT(copy != NULL);
