@@ -67,7 +67,7 @@ const char *launch_nearest(const char *name, size_t len)
     size_t best = len < 2 ? len : 2 + len / 4; /* as many changes or more would be a guess */
     const char *found = NULL;
 
-    for (int i = 0; i < launch_n_rows; i++) {
+    for (int i = 0; i < launch_n_rows && len <= 2 * NAME_MAX_LEN; i++) { /* else: no misspelling */
         const launch_row *r = &launch_rows[i];
         size_t d;
 
