@@ -367,7 +367,10 @@ static bool schedule(rt_sched *s, rt_plan_writer *w, rt_seq *q, int32_t n, const
     return true;
 }
 
-static int32_t plan_running(rt_sched *s, rt_plan_writer *w, int32_t budget, bool decodes)
+/* Decodes have one token left to compute; the others are prompts, or preempted texts, on their way. */
+typedef enum run_kind { DECODES, PROMPTS } run_kind;
+
+static int32_t plan_running(rt_sched *s, rt_plan_writer *w, int32_t budget, run_kind kind)
 {
     int32_t draft[RT_DRAFT_MAX], n_draft;
 
@@ -376,12 +379,12 @@ static int32_t plan_running(rt_sched *s, rt_plan_writer *w, int32_t budget, bool
         int32_t n = smaller(smaller(open, budget), q->n_new_max);
 
         next = q->next;
-        if (n <= 0 || (open == 1) != decodes || q->n_scheduled > 0)
+        if (n <= 0 || (open == 1) != (kind == DECODES) || q->n_scheduled > 0)
             continue;
         if (!make_room(s, q, q->n_computed + n))
             break;      /* it was itself the youngest left */
         next = q->next; /* preemption may have removed the neighbour */
-        n_draft = decodes ? guess(s, q, draft) : 0;
+        n_draft = kind == DECODES ? guess(s, q, draft) : 0;
         if (!schedule(s, w, q, n, draft, n_draft))
             break;
         budget -= n + n_draft;
@@ -503,8 +506,8 @@ int rt_sched_plan(rt_sched *s, rt_plan_writer *w)
     s->draft_room = draft_room(s);
     while (s->n_closing > 0 && rt_plan_add_close(w, s->closing[s->n_closing - 1]))
         s->free_slots[s->n_free_slots++] = s->closing[--s->n_closing];
-    budget = plan_running(s, w, budget, true);
-    budget = plan_running(s, w, budget, false);
+    budget = plan_running(s, w, budget, DECODES);
+    budget = plan_running(s, w, budget, PROMPTS);
     if (s->preemptions == preemptions)
         budget = plan_admissions(s, w, budget);
     advance(s);
