@@ -29,7 +29,7 @@
 extern "C" {
 #endif
 
-#define KERN_ABI 3
+#define KERN_ABI 4
 
 typedef enum kern_dtype { KERN_DTYPE_F32 = 0, KERN_DTYPE_BF16 = 1, KERN_DTYPE_F16 = 2 } kern_dtype;
 
@@ -66,25 +66,7 @@ typedef struct kern_open_args {
         cache_dir; /* where choices that took measuring are kept for the next start; NULL: nowhere */
 } kern_open_args;
 
-/* ---- weights ---- */
-typedef enum kern_layout {
-    KERN_LAYOUT_PACKED = 0, /* for gemm (and embed, where the head is tied) */
-    KERN_LAYOUT_ROWS = 1    /* row-major: for embed only */
-} kern_layout;
-
-typedef struct kern_weight_desc {
-    int64_t n, k; /* out, in: as nn.Linear stores it */
-    kern_dtype dtype;
-    kern_layout layout;
-} kern_weight_desc;
-
-/* A block of source elements [n_rows, n_cols] that goes to rows row.. and columns 0..k of the weight. */
-typedef struct kern_weight_rows {
-    int64_t row, n_rows;
-    const void *src;      /* unaligned is fine; row i starts at src + i * src_stride bytes */
-    size_t src_stride;    /* bytes between rows */
-    kern_dtype src_dtype; /* converted to the weight's dtype, round to nearest even */
-} kern_weight_rows;
+#include "kernels/kern_weight.h"
 
 /* ---- operations ---- */
 typedef struct kern_embed_args {
@@ -246,6 +228,11 @@ struct kern_ops {
     tp_status (*weight_create)(kern_backend *be, const kern_weight_desc *d, kern_weight **out);
     tp_status (*weight_put)(kern_backend *be, kern_weight *w, const kern_weight_rows *rows);
     void (*weight_destroy)(kern_backend *be, kern_weight *w);
+    /* A weight that may be used before all of it was put: gemm and embed read what is missing from its sources, to the
+     * same bits.  late names one source, before the first put; then puts may run beside operations.  settle, between
+     * operations: everything was put, the sources are not asked again.  NULL where a weight must be whole. */
+    tp_status (*weight_late)(kern_backend *be, kern_weight *w, const kern_weight_source *s);
+    void (*weight_settle)(kern_backend *be, kern_weight *w);
 
     size_t (*kv_block_bytes)(const kern_backend *be,
                              const kern_kv_desc *d); /* one block, all layers */

@@ -38,7 +38,7 @@ typedef struct launch_options {
     /* model */
     const char *model;
     launch_list model_path, served_model_name;
-    const char *load_format, *dtype;
+    const char *load_format, *load_strategy, *dtype;
     int64_t max_model_len;
     /* parallelism */
     int64_t tensor_parallel_size, pipeline_parallel_size, data_parallel_size, threads;

@@ -77,6 +77,9 @@ const launch_row launch_rows[] = {
          "Name by which clients call the model; may be repeated. Default: the model as given."),
     WORD(NULL, "load-format", NULL, load_format, "auto", "auto|safetensors|dummy",
          "dummy fills the weights with random numbers and reads none."),
+    WORD(NULL, "safetensors-load-strategy", NULL, load_strategy, "lazy", "lazy|eager",
+         "lazy opens the port at once where a checkpoint of up to 4 GiB per rank is in the page "
+         "cache, and loads it while the first requests run; eager loads all of it first."),
     WORD(NULL, "dtype", NULL, dtype, "auto", "auto|float32|bfloat16|float16|float|half",
          "Type of weights and KV cache; auto is the checkpoint's own."),
     INT(NULL, "max-model-len", "context-length", max_model_len, "0", -1, 1e9,

@@ -183,6 +183,7 @@ rt_engine_options launch_engine_options(const launch_options *opt, const char *m
                                .comm = opt->comm,
                                .step_timeout_ms = opt->step_timeout * 1000,
                                .dummy_weights = strcmp(opt->load_format, "dummy") == 0,
+                               .eager_weights = strcmp(opt->load_strategy, "eager") == 0,
                                .progress = isatty(STDERR_FILENO) == 1};
 }
 

@@ -62,6 +62,7 @@ typedef struct rt_engine_options {
     const char *device_name;  /* that the table was measured on; NULL: any */
     int64_t step_timeout_ms;  /* longest time in a step without progress on any rank */
     bool enforce_eager;       /* no graphs of decode steps */
+    bool eager_weights;       /* all of them are there before the first request */
     const int *capture_sizes; /* [n_capture_sizes] ascending; NULL: the usual ones */
     int n_capture_sizes;
     bool dummy_weights;

@@ -130,6 +130,7 @@ static tp_status decide(rt_settled *s, const rt_engine_options *opt, const kern_
     s->max_queued_tokens = opt->max_num_queued_tokens;
     s->dummy_weights = opt->dummy_weights;
     s->speculation = opt->speculation;
+    s->lazy_weights = !opt->eager_weights;
     s->ahead = !opt->sync_scheduling;
     TP_TRY(settle_capture(s, opt));
     if (s->block_tokens % 16 != 0)
@@ -282,6 +283,7 @@ rt_model_options rt_model_options_of(const rt_settled *s, bool progress)
                               .max_model_len = s->max_model_len,
                               .block_tokens = s->block_tokens,
                               .dummy_weights = s->dummy_weights,
+                              .lazy_weights = s->lazy_weights,
                               .progress = progress};
 }
 
@@ -441,6 +443,21 @@ static tp_status agree_blocks(rt_settled *s, rt_budget *mine, int local_size, ke
     return TP_OK;
 }
 
+/* Pages come when they are used (a large cache's soon after the start): what cannot fit is said now. */
+static void check_room(const rt_budget *b, int local_size)
+{
+    int64_t planned =
+        (b->weights + b->workspace + b->tables + b->comm + b->kv) * (int64_t)local_size;
+    int64_t available = available_bytes();
+
+    if (planned > available)
+        tp_warn(
+            "memory",
+            "%.1f MiB are planned on this host, %.1f MiB can be had: expect the kernel to end a "
+            "rank; lower --kv-cache-memory-bytes or use more hosts",
+            mib(planned), mib(available));
+}
+
 tp_status rt_settle_memory(rt_settled *s, const rt_shard *shard, kern_backend *be, comm_group *g,
                            int local_size, rt_budget *out)
 {
@@ -457,8 +474,11 @@ tp_status rt_settle_memory(rt_settled *s, const rt_shard *shard, kern_backend *b
                                "fitting the KV cache"));
         TP_TRY(comm_broadcast(g, s, sizeof *s, 0));
     } while (s->max_model_len < planned_len);
-    if (comm_rank(g) == 0)
+    if (comm_rank(g) == 0) {
         print_budget(s, all, comm_size(g));
+        if (!be->device)
+            check_room(&b, local_size);
+    }
     *out = b;
     return TP_OK;
 }

@@ -21,7 +21,7 @@ typedef struct rt_settled {
     int64_t step_timeout_ms;
     int max_queued_reqs;
     int64_t max_queued_tokens;
-    bool dummy_weights;
+    bool dummy_weights, lazy_weights;
     rt_speculation speculation;
     bool ahead;    /* steps may be issued ahead of results */
     int n_capture; /* decode steps that get a graph, as in rt_worker_options */

@@ -68,6 +68,7 @@ static tp_status cpu_open(kern_backend **out, const kern_open_args *a)
 static void cpu_close(kern_backend *be)
 {
     kern_team_destroy(kern_cpu_of(be)->team);
+    tp_free(kern_cpu_of(be)->late);
     tp_free(be);
 }
 
@@ -96,6 +97,8 @@ const kern_ops *kern_cpu_ops(void)
         .weight_create = kern_cpu_weight_create,
         .weight_put = kern_cpu_weight_put,
         .weight_destroy = kern_cpu_weight_destroy,
+        .weight_late = kern_cpu_weight_late,
+        .weight_settle = kern_cpu_weight_settle,
         .kv_block_bytes = kern_cpu_kv_block_bytes,
         .kv_create = kern_cpu_kv_create,
         .kv_destroy = kern_cpu_kv_destroy,

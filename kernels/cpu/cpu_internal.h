@@ -35,6 +35,9 @@ typedef struct kern_cpu_backend {
     const kern_cpu_vec *vec;
     kern_team *team;     /* owned */
     kern_cpu_slab *slab; /* where the next weight's memory comes from; its weights own it */
+    uint8_t *late; /* owned; [n_threads][late_bytes]: panels of weights that are not loaded yet */
+    size_t late_bytes;
+    int n_late; /* weights that need it */
 } kern_cpu_backend;
 
 static inline kern_cpu_backend *kern_cpu_of(kern_backend *be)
@@ -54,11 +57,13 @@ const char *kern_cpu_isa_name(kern_cpu_isa isa);
 /* Can this machine and its operating system run it?  For AMX this also asks the kernel for the permission. */
 bool kern_cpu_isa_available(kern_cpu_isa isa);
 
-/* ---- weights and matrix product: weight*.c, gemm*.c, embed*.c ---- */
+/* ---- weights and matrix product: weight*.c, late.c, gemm*.c, embed.c ---- */
 size_t kern_cpu_weight_bytes(const kern_backend *be, const kern_weight_desc *d);
 tp_status kern_cpu_weight_create(kern_backend *be, const kern_weight_desc *d, kern_weight **out);
 tp_status kern_cpu_weight_put(kern_backend *be, kern_weight *w, const kern_weight_rows *rows);
 void kern_cpu_weight_destroy(kern_backend *be, kern_weight *w);
+tp_status kern_cpu_weight_late(kern_backend *be, kern_weight *w, const kern_weight_source *s);
+void kern_cpu_weight_settle(kern_backend *be, kern_weight *w);
 size_t kern_cpu_gemm_scratch_bytes(const kern_backend *be, int m_max, int64_t n_max, int64_t k_max);
 tp_status kern_cpu_gemm(kern_backend *be, const kern_gemm_args *a);
 tp_status kern_cpu_embed(kern_backend *be, const kern_embed_args *a);

@@ -8,22 +8,13 @@
 #include "kernels/convert.h"
 #include "kernels/kern_check.h"
 
-#define PAGE          4096
-#define PAGES_AT_ONCE 512
+#define FILL_BYTES_MIN ((size_t)64 << 20) /* from here on pages are taken ahead of their use */
 
 size_t kern_cpu_kv_block_bytes(const kern_backend *be, const kern_kv_desc *d)
 {
     (void)be;
     return (size_t)d->n_layers * 2 * (size_t)d->n_kv * (size_t)d->block_tokens *
            (size_t)kern_cpu_kv_pad(d->head_dim) * kern_dtype_bytes(d->dtype);
-}
-
-/* Takes the pages now: a cache that the plan has promised cannot fail to be there later, and no step pays for it. */
-static void touch_pages(const void *data, int64_t begin, int64_t end, int thread)
-{
-    (void)thread;
-    for (int64_t i = begin; i < end; i++)
-        ((volatile unsigned char *)(uintptr_t)data)[i * PAGE] = 0;
 }
 
 tp_status kern_cpu_kv_create(kern_backend *be, const kern_kv_desc *d, kern_kv **out)
@@ -42,16 +33,12 @@ tp_status kern_cpu_kv_create(kern_backend *be, const kern_kv_desc *d, kern_kv **
                        "out of memory: kv cache of %zu bytes; lower --kv-cache-memory-bytes",
                        bytes);
     }
-    kern_cpu_share(be,
-                   &(kern_team_work){.run = touch_pages,
-                                     .args = kv->data,
-                                     .n = (int64_t)((bytes + PAGE - 1) / PAGE),
-                                     .step = PAGES_AT_ONCE},
-                   1, 0);
     kv->desc = *d;
     kv->hd = kern_cpu_kv_pad(d->head_dim);
     kv->groups = d->block_tokens / KERN_CPU_GROUP;
     kv->group_bytes = (size_t)KERN_CPU_GROUP * (size_t)kv->hd * kern_dtype_bytes(d->dtype);
+    if (bytes >= FILL_BYTES_MIN)
+        kv->filler = kern_cpu_kv_fill(kv->data, bytes);
     *out = kv;
     return TP_OK;
 }
@@ -61,6 +48,7 @@ void kern_cpu_kv_destroy(kern_backend *be, kern_kv *kv)
     (void)be;
     if (kv == NULL)
         return;
+    kern_cpu_kv_fill_stop(kv->filler);
     tp_free(kv->data);
     tp_free(kv);
 }

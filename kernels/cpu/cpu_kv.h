@@ -11,12 +11,15 @@
 
 #include "kernels/cpu/vec.h"
 
+typedef struct kern_kv_filler kern_kv_filler; /* cpu_kv_fill.c */
+
 struct kern_kv {
     kern_kv_desc desc;
-    int hd;              /* padded head_dim */
-    int groups;          /* per block */
-    size_t group_bytes;  /* one group of K, or of V */
-    unsigned char *data; /* owned */
+    int hd;                 /* padded head_dim */
+    int groups;             /* per block */
+    size_t group_bytes;     /* one group of K, or of V */
+    unsigned char *data;    /* owned */
+    kern_kv_filler *filler; /* owned; or NULL */
 };
 
 static inline int kern_cpu_kv_pad(int head_dim)
@@ -33,6 +36,11 @@ static inline unsigned char *kern_cpu_kv_at(const kern_kv *kv, int layer, int32_
 
     return kv->data + cell * 2 * (size_t)kv->groups * kv->group_bytes;
 }
+
+/* Takes the pages of `data` one after the other from a thread of low priority, beginning a moment later; NULL where that
+ * cannot be had: pages then come when they are first written. */
+kern_kv_filler *kern_cpu_kv_fill(void *data, size_t bytes);
+void kern_cpu_kv_fill_stop(kern_kv_filler *f); /* waits for it; NULL is fine */
 
 /* Writes one token (slot = block * block_tokens + offset) of one head. */
 void kern_cpu_kv_put(const kern_cpu_vec *vec, kern_kv *kv, int layer, int32_t slot, int head,

@@ -51,19 +51,32 @@ static void read_row(float *out, const kern_weight *w, int64_t row)
         read_elements(out, t, lane, line, w->desc.k);
 }
 
+/* What embed_rows works on. */
+typedef struct embed_job {
+    const kern_backend *be;
+    const kern_embed_args *args;
+} embed_job;
+
 static void embed_rows(const void *args, int64_t begin, int64_t end, int thread)
 {
-    const kern_embed_args *a = args;
+    const embed_job *job = args;
+    const kern_embed_args *a = job->args;
     const kern_weight *w = a->table;
     int64_t k = w->desc.k;
 
-    (void)thread;
     for (int64_t i = begin; i < end; i++) {
         int64_t row = (int64_t)a->ids[i] - a->vocab_first;
         float *out = a->out + i * k;
+        const uint8_t *late = NULL;
 
-        if (row < 0 || row >= w->desc.n)
+        if (row < 0 || row >= w->desc.n) {
             memset(out, 0, (size_t)k * sizeof *out);
+            continue;
+        }
+        if (w->late != NULL)
+            late = kern_cpu_late_row(job->be, w, row, thread);
+        if (late != NULL)
+            read_elements(out, w->desc.dtype, late, kern_dtype_bytes(w->desc.dtype), k);
         else
             read_row(out, w, row);
     }
@@ -71,8 +84,10 @@ static void embed_rows(const void *args, int64_t begin, int64_t end, int thread)
 
 tp_status kern_cpu_embed(kern_backend *be, const kern_embed_args *a)
 {
+    embed_job job = {.be = be, .args = a};
+
     TP_TRY(kern_check_embed(a, &a->table->desc));
-    kern_cpu_share(be, &(kern_team_work){.run = embed_rows, .args = a, .n = a->m, .step = 1},
+    kern_cpu_share(be, &(kern_team_work){.run = embed_rows, .args = &job, .n = a->m, .step = 1},
                    a->m * a->table->desc.k, TEAM_WORK_MIN);
-    return TP_OK;
+    return a->table->late == NULL ? TP_OK : kern_cpu_late_status(a->table);
 }

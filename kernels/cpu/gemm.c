@@ -30,6 +30,7 @@
 
 /* What is common to all units of one product. */
 typedef struct gemm_job {
+    const kern_backend *be;
     const kern_gemm_args *args;
     const kern_weight *w;
     const gemm_kernels *kn;
@@ -180,12 +181,11 @@ static gemm_cut cut_tiles(const gemm_kernels *kn, int64_t rows)
     return (gemm_cut){.n = n, .n_more = steps % n, .rows = steps / n * kn->row_step};
 }
 
-/* Rows [r_begin, r_end) of one panel. */
-static void run_unit(const gemm_job *job, const gemm_local *lc, int64_t panel, int64_t r_begin,
-                     int64_t r_end)
+/* Rows [r_begin, r_end) of one panel, which begins at w. */
+static void run_unit(const gemm_job *job, const gemm_local *lc, const uint8_t *w, int64_t panel,
+                     int64_t r_begin, int64_t r_end)
 {
     const gemm_plan *p = &job->plan;
-    const uint8_t *w = job->w->data + (size_t)panel * job->w->panel_bytes;
     gemm_cut cut = cut_tiles(job->kn, r_end - r_begin);
     size_t tile_floats = (size_t)p->n_slots * (size_t)job->kn->mr * GEMM_NR;
     int c0 = 0;
@@ -260,11 +260,13 @@ static void run_units(const void *args, int64_t begin, int64_t end, int thread)
         int64_t r_last = job->args->m - r_block < job->rows ? job->args->m : r_block + job->rows;
         int64_t r0 = r_block + part * job->part_rows;
         int64_t r1 = r0 + parts * job->part_rows < r_last ? r0 + parts * job->part_rows : r_last;
+        int64_t panel = unit % job->w->n_panels;
+        const uint8_t *w = r0 < r1 ? gemm_panel(job->be, job->w, panel, thread) : NULL;
 
-        if (r0 < r1)
-            run_unit(job, &lc, unit % job->w->n_panels, r0, r1);
+        if (w != NULL)
+            run_unit(job, &lc, w, panel, r0, r1);
         begin += parts;
-        if (job->rows >= STIR_ROWS)
+        if (job->rows >= STIR_ROWS || job->w->late != NULL)
             tp_stir();
     }
 }
@@ -315,6 +317,7 @@ tp_status kern_cpu_gemm(kern_backend *be, const kern_gemm_args *a)
     if (a->scratch == NULL)
         return TP_FAIL(TP_ERR_INVALID, "gemm: scratch is NULL, expected %zu bytes",
                        kern_cpu_gemm_scratch_bytes(be, a->m, w->desc.n, w->desc.k));
+    job.be = be;
     job.args = a;
     job.w = w;
     job.a = a->in;
@@ -325,5 +328,5 @@ tp_status kern_cpu_gemm(kern_backend *be, const kern_gemm_args *a)
     kern_cpu_gemm_plan(&job.plan, a, job.kn);
     cut_rows(&job, be->n_threads);
     run_job(&job, be);
-    return TP_OK;
+    return w->late == NULL ? TP_OK : kern_cpu_late_status(w);
 }

@@ -22,6 +22,8 @@
 #define GEMM_SLACK                                                                                 \
     8192 /* readable bytes after the last panel: tiles read past the end, times zero */
 
+typedef struct kern_cpu_late kern_cpu_late; /* late.c */
+
 struct kern_weight {
     kern_weight_desc desc;
     int64_t n_panels;
@@ -29,7 +31,31 @@ struct kern_weight {
     size_t bytes;
     uint8_t *data;       /* 64-byte aligned, inside the slab */
     kern_cpu_slab *slab; /* a piece of it is ours */
+    kern_cpu_late *late; /* owned; NULL when all of data is there */
 };
+
+/* weight.c: the part of `rows` that falls into one panel, of one row in KERN_LAYOUT_ROWS, to where that panel is kept. */
+void kern_cpu_pack_panel(const kern_weight *w, uint8_t *to, const kern_weight_rows *rows,
+                         int64_t panel);
+
+/* late.c */
+void kern_cpu_late_put(kern_cpu_late *late, const kern_weight *w, const kern_weight_rows *rows);
+/* A panel wherever it can be had now: in data, or read into this thread's memory of the backend, valid until this
+ * thread asks again.  NULL when that failed; then kern_cpu_late_status() of the operation tells. */
+const uint8_t *kern_cpu_late_panel(const kern_backend *be, const kern_weight *w, int64_t panel,
+                                   int thread);
+/* Row `row` alone, k elements of the weight's type; NULL when its panel is there. */
+const uint8_t *kern_cpu_late_row(const kern_backend *be, const kern_weight *w, int64_t row,
+                                 int thread);
+/* After an operation: whether all that it read could be read. */
+tp_status kern_cpu_late_status(const kern_weight *w);
+
+static inline const uint8_t *gemm_panel(const kern_backend *be, const kern_weight *w, int64_t panel,
+                                        int thread)
+{
+    return w->late == NULL ? w->data + (size_t)panel * w->panel_bytes
+                           : kern_cpu_late_panel(be, w, panel, thread);
+}
 
 /* One chunk of k of one panel for mr rows.  Partial sums live in a stack of slots of [mr][64] FP32 each. */
 typedef struct gemm_tile {

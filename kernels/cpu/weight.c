@@ -77,6 +77,7 @@ void kern_cpu_weight_destroy(kern_backend *be, kern_weight *w)
 {
     if (w == NULL)
         return;
+    kern_cpu_weight_settle(be, w);
     kern_cpu_slab_release(&kern_cpu_of(be)->slab, w->slab);
     tp_free(w);
 }
@@ -179,15 +180,14 @@ static void turn(uint8_t *dst, kern_dtype t, const uint8_t *src, size_t stride, 
     }
 }
 
-/* Columns [k0, k0 + k) of the part of `rows` that falls into one panel. */
-static void put_block(kern_weight *w, const kern_weight_rows *rows, int64_t panel, int64_t k0,
-                      int64_t k)
+/* Columns [k0, k0 + k) of the part of `rows` that falls into one panel, which begins at dst. */
+static void put_block(const kern_weight *w, uint8_t *dst, const kern_weight_rows *rows,
+                      int64_t panel, int64_t k0, int64_t k)
 {
     kern_dtype t = w->desc.dtype;
     size_t src_size = kern_dtype_bytes(rows->src_dtype), unit = t == KERN_DTYPE_F16 ? 2 : 4;
     int64_t first = panel * GEMM_NR, last = first + GEMM_NR, end = rows->row + rows->n_rows;
     const uint8_t *src;
-    uint8_t *dst = w->data + (size_t)panel * w->panel_bytes;
     uint8_t buf[16 * BLOCK_K * 4];
     size_t buf_stride = BLOCK_K * kern_dtype_bytes(t);
 
@@ -212,29 +212,33 @@ static void put_block(kern_weight *w, const kern_weight_rows *rows, int64_t pane
     }
 }
 
+void kern_cpu_pack_panel(const kern_weight *w, uint8_t *to, const kern_weight_rows *rows,
+                         int64_t panel)
+{
+    int64_t k = w->desc.k;
+
+    if (w->desc.layout == KERN_LAYOUT_ROWS) {
+        convert_row(to, w->desc.dtype,
+                    (const uint8_t *)rows->src + (size_t)(panel - rows->row) * rows->src_stride,
+                    rows->src_dtype, k);
+        return;
+    }
+    for (int64_t k0 = 0; k0 < k; k0 += BLOCK_K)
+        put_block(w, to, rows, panel, k0, k - k0 < BLOCK_K ? k - k0 : BLOCK_K);
+}
+
 tp_status kern_cpu_weight_put(kern_backend *be, kern_weight *w, const kern_weight_rows *rows)
 {
-    int64_t k = w->desc.k, blocks = (k + BLOCK_K - 1) / BLOCK_K;
-    int64_t p0, p1, n;
+    int64_t per_panel = w->desc.layout == KERN_LAYOUT_ROWS ? 1 : GEMM_NR;
+    int64_t end = rows->row + rows->n_rows;
 
     (void)be;
     TP_TRY(kern_check_weight_rows(rows, &w->desc));
-    if (rows->n_rows == 0 || k == 0)
+    if (rows->n_rows == 0 || w->desc.k == 0)
         return TP_OK;
-    if (w->desc.layout == KERN_LAYOUT_ROWS) {
-        for (int64_t r = 0; r < rows->n_rows; r++)
-            convert_row(w->data + (size_t)(rows->row + r) * w->panel_bytes, w->desc.dtype,
-                        (const uint8_t *)rows->src + (size_t)r * rows->src_stride, rows->src_dtype,
-                        k);
-        return TP_OK;
-    }
-    p0 = rows->row / GEMM_NR;
-    p1 = (rows->row + rows->n_rows + GEMM_NR - 1) / GEMM_NR;
-    n = (p1 - p0) * blocks;
-    for (int64_t i = 0; i < n; i++) {
-        int64_t k0 = i % blocks * BLOCK_K;
-
-        put_block(w, rows, p0 + i / blocks, k0, k - k0 < BLOCK_K ? k - k0 : BLOCK_K);
-    }
+    for (int64_t p = rows->row / per_panel; p * per_panel < end; p++)
+        kern_cpu_pack_panel(w, w->data + (size_t)p * w->panel_bytes, rows, p);
+    if (w->late != NULL)
+        kern_cpu_late_put(w->late, w, rows);
     return TP_OK;
 }

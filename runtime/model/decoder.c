@@ -196,6 +196,8 @@ tp_status rt_model_forward(rt_model *m, kern_kv *kv, const rt_batch *b)
 {
     TP_ASSERT(b->n_tok >= 1 && b->n_tok <= m->options.max_tokens_per_step);
     m->roots = NULL; /* of a step that failed */
+    if (m->late != NULL)
+        TP_TRY(rt_load_step(m));
     TP_TRY(embed(m, b));
     TP_TRY(kern_rope_table(m->be, &(kern_rope_table_args){.cos_sin = m->work.cos_sin,
                                                           .pos = b->pos,

@@ -9,6 +9,11 @@
  * 4. The work is done in rounds; after each the ranks exchange their status.  So a rank that fails is noticed early, and
  *    no rank waits longer for another than one round.  Small models have one.
  *
+ * Loading late: where nearly all that is needed is in the page cache (on every rank) and not too much, nobody waits for the
+ * matrices.  Steps read what they need from the file (kern_ops.weight_late), and the crew packs meanwhile.  The crew
+ * stands aside until a first step has had the machine for itself, or no step has come for a moment.  rt_load_step(),
+ * at a step's border, is where the end of it, or a failure, is noticed.
+ *
  * A column slice (o, down) is read row by row where that spares bytes and the pieces are not tiny; otherwise whole rows
  * are read and the columns picked while packing.
  * With dummy weights the reader makes noise instead of reading: a function of the name, the row and the column, so the
@@ -21,8 +26,10 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #include "base/clock.h"
+#include "base/fault.h"
 #include "base/hash.h"
 #include "base/log.h"
 #include "base/mem.h"
@@ -37,7 +44,12 @@
 #define ROUND_PARAMS    (32 << 20) /* weights of the model per round, at least */
 #define SLICE_BYTES_MIN 512        /* shorter column slices are read with their whole rows */
 #define NOISE_LEN       (1u << 16)
-#define VECTOR_PIECE    4096 /* elements of a vector that are converted at a time */
+#define VECTOR_PIECE    4096               /* elements of a vector that are converted at a time */
+#define LATE_BYTES_MAX  (INT64_C(4) << 30) /* of a rank: what a first step may have to read */
+#define LATE_MISSING    8                  /* one of so many blocks may still be on the disk */
+#define LATE_IDLE_NS    (TP_NS_PER_S / 2)  /* so long the crew waits for a first step */
+#define LATE_STEP_NS    TP_NS_PER_S        /* so long, at most, for the end of that step */
+#define LATE_POLL_NS    TP_NS_PER_MS
 
 /* Rows of one parameter that travel together. */
 typedef struct block {
@@ -55,21 +67,32 @@ typedef struct slot {
     kern_dtype dtype;
 } slot;
 
-struct loader;
+struct rt_loader;
 
 typedef struct worker {
-    struct loader *loader;
+    struct rt_loader *loader;
     pthread_t thread;
     slot slot;
     float piece[VECTOR_PIECE]; /* of a vector, on its way to the backend */
 } worker;
 
-typedef struct loader {
+/* Where the rows of a late matrix come from. */
+typedef struct late_param {
+    const struct rt_loader *loader;
+    const rt_param *param;
+    const rt_st_tensor *tensor;
+} late_param;
+
+typedef struct rt_loader {
     rt_model *m;
     rt_st st;
     const char *prefix; /* of tensor names: "model." */
-    block *blocks;      /* owned; in reading order */
+    rt_param *params;   /* owned; [n_params] */
+    int n_params;
+    block *blocks; /* owned; in reading order */
     size_t n_blocks, cap_blocks;
+    late_param *late; /* owned; [n_params]; late loading only */
+    int64_t start_ns;
     float *noise;    /* owned; [NOISE_LEN]; dummy weights only */
     worker *workers; /* owned; [n_hired] */
     int n_hired, n_started;
@@ -81,15 +104,17 @@ typedef struct loader {
     int64_t bytes_read;
     const rt_param *warned; /* the parameter that the last warning was about */
     bool stop;
+    int64_t hold_ns;  /* nobody takes a block before this time */
+    int64_t n_steps;  /* that the model has made meanwhile */
     tp_status status; /* of the first worker that failed */
     char error[512];  /* its text: last errors are per thread */
-} loader;
+} rt_loader;
 
 static const char *const prefixes[] = {"model.", "language_model.model.", "model.language_model."};
 
 /* ---- finding and checking ---- */
 
-static tp_status find_prefix(loader *ld)
+static tp_status find_prefix(rt_loader *ld)
 {
     char name[128];
 
@@ -114,7 +139,7 @@ static void shape_text(char *text, size_t size, const int64_t *shape, int n)
         at += (size_t)snprintf(text + at, size - at, "%s%" PRId64, i == 0 ? "" : ", ", shape[i]);
 }
 
-static tp_status find_tensor(const loader *ld, const rt_param *p, const rt_st_tensor **out)
+static tp_status find_tensor(const rt_loader *ld, const rt_param *p, const rt_st_tensor **out)
 {
     int64_t shape[2] = {p->rows, p->cols};
     int n_dims = p->cols == 0 ? 1 : 2;
@@ -167,7 +192,7 @@ static bool reads_slices(const rt_param *p, size_t element)
     return p->cols != 0 && kept >= SLICE_BYTES_MIN && kept * 4 < row * 3;
 }
 
-static tp_status push_block(loader *ld, const block *b)
+static tp_status push_block(rt_loader *ld, const block *b)
 {
     if (ld->n_blocks == ld->cap_blocks) {
         size_t cap = ld->cap_blocks != 0 ? 2 * ld->cap_blocks : 1024;
@@ -182,7 +207,7 @@ static tp_status push_block(loader *ld, const block *b)
     return TP_OK;
 }
 
-static tp_status cut_param(loader *ld, const rt_param *p, const rt_st_tensor *t)
+static tp_status cut_param(rt_loader *ld, const rt_param *p, const rt_st_tensor *t)
 {
     size_t element = element_bytes(t);
     size_t row = (size_t)(reads_slices(p, element) ? p->n_cols : row_len(p)) * element;
@@ -212,16 +237,16 @@ static int in_file_order(const void *a, const void *b)
     return (x->offset > y->offset) - (x->offset < y->offset);
 }
 
-static tp_status plan_blocks(loader *ld, const rt_param *params, int n)
+static tp_status plan_blocks(rt_loader *ld)
 {
     bool dummy = ld->m->options.dummy_weights;
 
-    for (int i = 0; i < n; i++) {
+    for (int i = 0; i < ld->n_params; i++) {
         const rt_st_tensor *t = NULL;
 
         if (!dummy)
-            TP_TRY(find_tensor(ld, &params[i], &t));
-        TP_TRY(cut_param(ld, &params[i], t));
+            TP_TRY(find_tensor(ld, &ld->params[i], &t));
+        TP_TRY(cut_param(ld, &ld->params[i], t));
     }
     if (!dummy && ld->n_blocks != 0)
         qsort(ld->blocks, ld->n_blocks, sizeof *ld->blocks, in_file_order);
@@ -230,7 +255,7 @@ static tp_status plan_blocks(loader *ld, const rt_param *params, int n)
 
 /* ---- reading ---- */
 
-static tp_status read_block(const loader *ld, slot *s)
+static tp_status read_block(const rt_loader *ld, slot *s)
 {
     const rt_param *p = s->b->param;
     const rt_st_tensor *t = s->b->tensor;
@@ -253,7 +278,7 @@ static tp_status read_block(const loader *ld, slot *s)
 }
 
 /* Norm weights 1, biases 0, matrices uniform with a variance of 1 / columns. */
-static void make_noise(const loader *ld, slot *s)
+static void make_noise(const rt_loader *ld, slot *s)
 {
     const rt_param *p = s->b->param;
     float *out = (float *)(void *)s->data;
@@ -365,7 +390,7 @@ static tp_status put(worker *w)
 
 /* ---- the crew ---- */
 
-static void warn_not_finite(loader *ld, const rt_param *p)
+static void warn_not_finite(rt_loader *ld, const rt_param *p)
 {
     bool told;
 
@@ -379,7 +404,7 @@ static void warn_not_finite(loader *ld, const rt_param *p)
 
 static tp_status load_block(worker *w, const block *b)
 {
-    loader *ld = w->loader;
+    rt_loader *ld = w->loader;
     tp_status st;
 
     w->slot.b = b;
@@ -397,29 +422,54 @@ static tp_status load_block(worker *w, const block *b)
     return st;
 }
 
+/* Until hold_ns, or for as long as a test wants to see steps without weights.  ld->lock is held. */
+static void stand_aside(rt_loader *ld)
+{
+    while (ld->late != NULL && !ld->stop && ld->next < ld->n_blocks) {
+        bool told = tp_fault_armed("load.late");
+        int64_t until = told ? tp_now_ns() + LATE_POLL_NS : ld->hold_ns;
+        struct timespec t = {.tv_sec = until / TP_NS_PER_S, .tv_nsec = until % TP_NS_PER_S};
+
+        if (tp_now_ns() >= until)
+            break;
+        (void)pthread_cond_timedwait(&ld->changed, &ld->lock, &t);
+    }
+}
+
 /* The next block of this worker; NULL when there is none or somebody failed. */
-static const block *take_block(loader *ld)
+static const block *take_block(rt_loader *ld)
 {
     const block *b = NULL;
 
     pthread_mutex_lock(&ld->lock);
+    stand_aside(ld);
     if (!ld->stop && ld->status == TP_OK && ld->next < ld->n_blocks)
         b = &ld->blocks[ld->next++];
     pthread_mutex_unlock(&ld->lock);
     return b;
 }
 
+/* The last block of a late load is packed. */
+static void tell_late(rt_loader *ld)
+{
+    double seconds = (double)(tp_now_ns() - ld->start_ns) / (double)TP_NS_PER_S;
+
+    ld->m->load_seconds = seconds;
+    tp_info("model", "all weights are in memory after %.2f s", seconds);
+}
+
 static void *worker_main(void *arg)
 {
     worker *w = arg;
-    loader *ld = w->loader;
+    rt_loader *ld = w->loader;
 
     for (const block *b; (b = take_block(ld)) != NULL;) {
         tp_status st = load_block(w, b);
 
         pthread_mutex_lock(&ld->lock);
         if (st == TP_OK) {
-            ld->done++;
+            if (++ld->done == ld->n_blocks && ld->late != NULL)
+                tell_late(ld);
             ld->bytes_read += b->tensor == NULL ? 0 : b->n_rows * (int64_t)w->slot.stride;
         } else if (ld->status == TP_OK) {
             ld->status = st;
@@ -431,7 +481,7 @@ static void *worker_main(void *arg)
     return NULL;
 }
 
-static tp_status start_crew(loader *ld)
+static tp_status start_crew(rt_loader *ld)
 {
     for (int i = 0; i < ld->n_hired; i++, ld->n_started++)
         if (pthread_create(&ld->workers[i].thread, NULL, worker_main, &ld->workers[i]) != 0)
@@ -439,17 +489,18 @@ static tp_status start_crew(loader *ld)
     return TP_OK;
 }
 
-static void end_crew(loader *ld)
+static void end_crew(rt_loader *ld)
 {
     pthread_mutex_lock(&ld->lock);
     ld->stop = true;
+    pthread_cond_broadcast(&ld->changed);
     pthread_mutex_unlock(&ld->lock);
     for (int i = 0; i < ld->n_started; i++)
         (void)pthread_join(ld->workers[i].thread, NULL);
 }
 
 /* Waits until `n` blocks are packed. */
-static tp_status wait_for_blocks(loader *ld, size_t n)
+static tp_status wait_for_blocks(rt_loader *ld, size_t n)
 {
     tp_status st;
 
@@ -463,7 +514,7 @@ static tp_status wait_for_blocks(loader *ld, size_t n)
 
 /* ---- all together ---- */
 
-static tp_status hire_crew(loader *ld)
+static tp_status hire_crew(rt_loader *ld)
 {
     int n = ld->m->be->n_threads + 1;
 
@@ -480,7 +531,7 @@ static tp_status hire_crew(loader *ld)
     return TP_OK;
 }
 
-static tp_status prepare(loader *ld, const char *dir, const rt_param *params, int n)
+static tp_status prepare(rt_loader *ld, const char *dir)
 {
     uint32_t state = 1;
 
@@ -496,14 +547,14 @@ static tp_status prepare(loader *ld, const char *dir, const rt_param *params, in
         TP_TRY(rt_st_open(&ld->st, dir));
         TP_TRY(find_prefix(ld));
     }
-    TP_TRY(plan_blocks(ld, params, n));
+    TP_TRY(plan_blocks(ld));
     TP_TRY(hire_crew(ld));
     for (int i = 0; i < ld->st.n_files; i++)
         (void)posix_fadvise(ld->st.files[i].fd, 0, 0, POSIX_FADV_SEQUENTIAL);
     return TP_OK;
 }
 
-static tp_status run_rounds(loader *ld)
+static tp_status run_rounds(rt_loader *ld)
 {
     int64_t want = rt_config_params(&ld->m->config) / ROUND_PARAMS + 1; /* the same on every rank */
     size_t rounds = want < ROUNDS_MAX ? (size_t)want : ROUNDS_MAX;
@@ -520,43 +571,220 @@ static tp_status run_rounds(loader *ld)
     return st;
 }
 
-static tp_status read_all(loader *ld)
+static void init_locks(rt_loader *ld)
 {
-    tp_status st;
+    pthread_condattr_t monotonic;
 
+    (void)pthread_condattr_init(&monotonic);
+    (void)pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
     (void)pthread_mutex_init(&ld->put_lock, NULL);
     (void)pthread_mutex_init(&ld->lock, NULL);
-    (void)pthread_cond_init(&ld->changed, NULL);
-    st = rt_agree(ld->m->group, start_crew(ld), false);
-    if (st == TP_OK)
-        st = run_rounds(ld);
-    end_crew(ld);
-    return st;
+    (void)pthread_cond_init(&ld->changed, &monotonic);
+    (void)pthread_condattr_destroy(&monotonic);
 }
 
-static void release(loader *ld)
+/* ---- late ---- */
+
+/* kern_weight_source.read: whole rows at once, slices of columns one by one. */
+static tp_status read_late(const void *owner, int64_t first, int64_t n, void *dst)
 {
+    const late_param *l = owner;
+    const rt_param *p = l->param;
+    size_t element = element_bytes(l->tensor), kept = (size_t)p->n_cols * element;
+    uint64_t row = (uint64_t)p->cols * element;
+    uint64_t at = l->tensor->offset + (uint64_t)(p->row_first + first) * row +
+                  (uint64_t)p->col_first * element;
+
+    if (p->n_cols == p->cols)
+        return rt_st_read(&l->loader->st, l->tensor->file, at, dst, (size_t)n * kept);
+    for (int64_t i = 0; i < n; i++)
+        TP_TRY(rt_st_read(&l->loader->st, l->tensor->file, at + (uint64_t)i * row,
+                          (char *)dst + (size_t)i * kept, kept));
+    return TP_OK;
+}
+
+/* Nearly every block begins in the page cache, and together they are not too much for a step. */
+static bool can_be_late(const rt_loader *ld)
+{
+    const rt_model *m = ld->m;
+    size_t missing = 0;
+    int64_t all = 0;
+
+    if (!m->options.lazy_weights || m->options.dummy_weights || m->be->ops->weight_late == NULL)
+        return false;
+    if (tp_fault_armed("load.late"))
+        return true;
+    for (size_t i = 0; i < ld->n_blocks; i++) {
+        const block *b = &ld->blocks[i];
+        int64_t bytes = b->n_rows * row_len(b->param) * (int64_t)element_bytes(b->tensor);
+
+        all += bytes;
+        if (!rt_st_cached(&ld->st, b->tensor->file, b->offset)) {
+            rt_st_fetch(&ld->st, b->tensor->file, b->offset, (uint64_t)bytes);
+            missing++;
+        }
+    }
+    return all <= LATE_BYTES_MAX && missing <= ld->n_blocks / LATE_MISSING;
+}
+
+/* The same answer on every rank: true when all of them can. */
+static tp_status agree_late(const rt_loader *ld, bool *late)
+{
+    int32_t mine = can_be_late(ld), all[TP_SEG_MAX] = {0};
+
+    *late = false;
+    if (!ld->m->options.lazy_weights)
+        return TP_OK;
+    TP_TRY(comm_allgather(ld->m->group, &mine, all, sizeof mine));
+    for (int rank = 0; rank < comm_size(ld->m->group); rank++)
+        if (all[rank] == 0)
+            return TP_OK;
+    *late = true;
+    return TP_OK;
+}
+
+/* Vectors are loaded now; what is left is the crew's. */
+static tp_status load_vectors(rt_loader *ld)
+{
+    size_t kept = 0;
+
+    for (size_t i = 0; i < ld->n_blocks; i++) {
+        const block b = ld->blocks[i];
+
+        if (b.param->vector == NULL) {
+            ld->blocks[kept++] = b;
+            continue;
+        }
+        TP_TRY(load_block(&ld->workers[0], &b));
+        ld->bytes_read += b.n_rows * (int64_t)ld->workers[0].slot.stride;
+    }
+    ld->n_blocks = kept;
+    return TP_OK;
+}
+
+static tp_status name_sources(rt_loader *ld)
+{
+    kern_backend *be = ld->m->be;
+
+    ld->late = tp_calloc((size_t)ld->n_params, sizeof *ld->late);
+    if (ld->late == NULL)
+        return TP_REJECT(TP_ERR_NOMEM, "no memory for the sources of weights");
+    for (int i = 0; i < ld->n_params; i++) {
+        const rt_param *p = &ld->params[i];
+        late_param *l = &ld->late[i];
+
+        if (p->weight == NULL || p->n_rows == 0 || p->n_cols == 0)
+            continue;
+        *l = (late_param){.loader = ld, .param = p};
+        TP_TRY(find_tensor(ld, p, &l->tensor));
+        TP_TRY(be->ops->weight_late(be, p->weight,
+                                    &(kern_weight_source){.row = p->dst_row,
+                                                          .n_rows = p->n_rows,
+                                                          .dtype = (kern_dtype)l->tensor->dtype,
+                                                          .read = read_late,
+                                                          .owner = l}));
+    }
+    return TP_OK;
+}
+
+static tp_status begin_late(rt_loader *ld)
+{
+    TP_TRY(load_vectors(ld));
+    TP_TRY(name_sources(ld));
+    ld->hold_ns = tp_now_ns() + LATE_IDLE_NS;
+    return start_crew(ld);
+}
+
+static void settle_weights(rt_loader *ld)
+{
+    kern_backend *be = ld->m->be;
+
+    for (int i = 0; ld->late != NULL && i < ld->n_params; i++)
+        if (ld->params[i].weight != NULL)
+            be->ops->weight_settle(be, ld->params[i].weight);
+}
+
+/* ---- from outside ---- */
+
+static void release(rt_loader *ld)
+{
+    end_crew(ld);
+    settle_weights(ld);
     for (int i = 0; ld->workers != NULL && i < ld->n_hired; i++)
         tp_free(ld->workers[i].slot.data);
     tp_free(ld->workers);
     tp_free(ld->blocks);
+    tp_free(ld->params);
+    tp_free(ld->late);
     tp_free(ld->noise);
     rt_st_close(&ld->st);
     tp_free(ld);
 }
 
-tp_status rt_load_params(rt_model *m, const char *dir, const rt_param *params, int n)
+static tp_status load_now_or_late(rt_loader *ld, bool *late)
 {
-    loader *ld = tp_calloc(1, sizeof *ld);
+    comm_group *g = ld->m->group;
+
+    TP_TRY(agree_late(ld, late));
+    if (*late)
+        return rt_agree(g, begin_late(ld), false);
+    TP_TRY(rt_agree(g, start_crew(ld), false));
+    return run_rounds(ld);
+}
+
+tp_status rt_load_params(rt_model *m, const char *dir, rt_param *params, int n)
+{
+    rt_loader *ld = tp_calloc(1, sizeof *ld);
+    bool late = false;
     tp_status st;
 
-    if (ld == NULL)
+    if (ld == NULL) {
+        tp_free(params);
         return rt_agree(m->group, TP_REJECT(TP_ERR_NOMEM, "no memory for the loader"), false);
+    }
     ld->m = m;
-    st = rt_agree(m->group, prepare(ld, dir, params, n), false);
+    ld->params = params;
+    ld->n_params = n;
+    ld->start_ns = tp_now_ns();
+    init_locks(ld);
+    st = rt_agree(m->group, prepare(ld, dir), false);
     if (st == TP_OK)
-        st = read_all(ld);
+        st = load_now_or_late(ld, &late);
+    if (st == TP_OK && late) {
+        m->late = ld;
+        return TP_OK;
+    }
     m->load_bytes = ld->bytes_read;
     release(ld);
     return st;
+}
+
+tp_status rt_load_step(rt_model *m)
+{
+    rt_loader *ld = m->late;
+    tp_status st;
+    bool done;
+
+    pthread_mutex_lock(&ld->lock);
+    ld->hold_ns = ld->n_steps++ == 0 ? tp_now_ns() + LATE_STEP_NS : 0;
+    st = ld->status;
+    done = ld->done == ld->n_blocks;
+    pthread_cond_broadcast(&ld->changed);
+    pthread_mutex_unlock(&ld->lock);
+    if (st != TP_OK)
+        return TP_FAIL(st, "%s", ld->error);
+    if (done)
+        rt_load_stop(m);
+    return TP_OK;
+}
+
+void rt_load_stop(rt_model *m)
+{
+    rt_loader *ld = m->late;
+
+    if (ld == NULL)
+        return;
+    m->late = NULL;
+    m->load_bytes = ld->bytes_read;
+    release(ld);
 }

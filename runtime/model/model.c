@@ -187,7 +187,7 @@ static tp_status load(rt_model *m, const char *dir)
         st = rt_weights_params(m, &params, &n);
     st = rt_agree(m->group, st, true);
     if (st == TP_OK)
-        st = rt_load_params(m, dir, params, n);
+        return rt_load_params(m, dir, params, n);
     tp_free(params);
     return st;
 }
@@ -216,8 +216,12 @@ tp_status rt_model_load(rt_model **out, const rt_config *c, const rt_shard *s, k
         rt_model_destroy(m);
         return st;
     }
-    m->load_seconds = (double)(tp_now_ns() - start) / (double)TP_NS_PER_S;
-    if (!o->dummy_weights)
+    if (m->late == NULL)
+        m->load_seconds = (double)(tp_now_ns() - start) / (double)TP_NS_PER_S;
+    if (m->late != NULL)
+        tp_info("model",
+                "the checkpoint is in the page cache: its weights load while requests run");
+    else if (!o->dummy_weights)
         tp_info("model", "read %.2f GB in %.2f s, %.2f GB/s per rank", (double)m->load_bytes / 1e9,
                 m->load_seconds, (double)m->load_bytes / 1e9 / m->load_seconds);
     *out = m;
@@ -228,6 +232,7 @@ void rt_model_destroy(rt_model *m)
 {
     if (m == NULL)
         return;
+    rt_load_stop(m);
     rt_weights_destroy(m);
     if (m->workspace != NULL)
         m->be->ops->free(m->be, m->workspace);

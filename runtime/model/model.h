@@ -98,6 +98,7 @@ typedef struct rt_model_options {
     int64_t max_model_len;
     int block_tokens;
     bool dummy_weights; /* --load-format dummy: random numbers, nothing read */
+    bool lazy_weights;  /* the model may be used while matrices come in, where the backend can */
     bool progress;      /* bar on the terminal (rank 0) */
 } rt_model_options;
 

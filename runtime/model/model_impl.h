@@ -55,6 +55,7 @@ struct rt_model {
     int n_tok; /* rows of the last forward */
     const float *
         roots; /* this rank's part of what belongs into work.sum, as long as the ranks have not summed it */
+    struct rt_loader *late; /* owned; what is still being loaded; NULL when nothing is */
     int64_t load_bytes;
     double load_seconds;
 };
@@ -80,8 +81,13 @@ void rt_weights_destroy(rt_model *m);
 TP_MUST_USE tp_status rt_weights_params(const rt_model *m, rt_param **out, int *n);
 
 /* loader.c */
-/* Fills every parameter from m->options.dir (or with noise).  Collective. */
-TP_MUST_USE tp_status rt_load_params(rt_model *m, const char *dir, const rt_param *params, int n);
+/* Fills every parameter from `dir` (or with noise).  Collective.  Takes params (tp_malloc).  With options.lazy_weights
+ * and a checkpoint in the page cache, matrices may still be on their way: m->late is then set. */
+TP_MUST_USE tp_status rt_load_params(rt_model *m, const char *dir, rt_param *params, int n);
+/* Before each step of a model with m->late: lets the loading go on, or ends it when all is there. */
+TP_MUST_USE tp_status rt_load_step(rt_model *m);
+/* Ends the loading, done or not; NULL m->late is fine. */
+void rt_load_stop(rt_model *m);
 
 /* model.c */
 /* The ranks tell each other how they fared: TP_OK only if all did well.  The first failing rank logs its cause, unless

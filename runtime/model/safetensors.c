@@ -18,6 +18,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/uio.h>
 #include <unistd.h>
 
 #include "base/fault.h"
@@ -371,6 +372,20 @@ tp_status rt_st_read(const rt_st *st, uint32_t file, uint64_t offset, void *buf,
         done += (size_t)n;
     }
     return TP_OK;
+}
+
+/* File systems that cannot tell (network, FUSE) answer EOPNOTSUPP: no. */
+bool rt_st_cached(const rt_st *st, uint32_t file, uint64_t offset)
+{
+    char byte;
+    struct iovec to = {.iov_base = &byte, .iov_len = 1};
+
+    return preadv2(st->files[file].fd, &to, 1, (off_t)offset, RWF_NOWAIT) == 1;
+}
+
+void rt_st_fetch(const rt_st *st, uint32_t file, uint64_t offset, uint64_t bytes)
+{
+    (void)posix_fadvise(st->files[file].fd, (off_t)offset, (off_t)bytes, POSIX_FADV_WILLNEED);
 }
 
 /* Takes every tensor of the file. */

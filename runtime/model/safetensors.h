@@ -58,5 +58,9 @@ const rt_st_tensor *rt_st_find(const rt_st *st, const char *name);
 /* Reads [offset, offset + bytes) of a file whole, or fails naming it. */
 TP_MUST_USE tp_status rt_st_read(const rt_st *st, uint32_t file, uint64_t offset, void *buf,
                                  size_t bytes);
+/* True when the byte at this place is in the page cache for certain. */
+bool rt_st_cached(const rt_st *st, uint32_t file, uint64_t offset);
+/* Asks for this range to be brought there; does not wait. */
+void rt_st_fetch(const rt_st *st, uint32_t file, uint64_t offset, uint64_t bytes);
 
 #endif

@@ -78,7 +78,8 @@ static tp_status open_parts(tm_model *m, const tm_options *o)
                             .max_seqs = TM_SEQS,
                             .max_model_len = TM_TOKENS,
                             .block_tokens = TM_BLOCK,
-                            .dummy_weights = o->dummy};
+                            .dummy_weights = o->dummy,
+                            .lazy_weights = o->lazy};
     kern_kv_desc kv;
 
     m->be = o->be;

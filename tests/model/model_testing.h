@@ -47,6 +47,7 @@ typedef struct tm_options {
     comm_group *group; /* of this rank */
     int n_threads;     /* 0: one */
     bool dummy;        /* random weights instead of the checkpoint's */
+    bool lazy;         /* matrices may come in later */
 } tm_options;
 
 /* All collective.  A failure comes back on every rank. */
