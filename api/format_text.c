@@ -21,7 +21,8 @@ static void put_tops(api_gen *g, tp_buf *b, const rt_event *ev)
     int n_top = ev->n_top < (int)g->params.n_logprobs ? ev->n_top : (int)g->params.n_logprobs;
     bool first = true;
 
-    tp_buf_init(&keys, SIZE_MAX);
+    tp_buf_init(&keys, SIZE_MAX); /* a newline before and behind each */
+    tp_buf_putc(&keys, '\n');
     tp_buf_putc(b, '{');
     for (int i = 0; i <= n_top; i++) {
         rt_logprob t =
@@ -30,7 +31,7 @@ static void put_tops(api_gen *g, tp_buf *b, const rt_event *ev)
 
         api_put_token_text(g, &keys, t.id);
         tp_buf_putc(&keys, '\n');
-        if (keys.failed || memmem(keys.data, at, keys.data + at, keys.len - at) != NULL) {
+        if (keys.failed || memmem(keys.data, at, keys.data + at - 1, keys.len - at + 1) != NULL) {
             keys.len = at;
             continue;
         }

@@ -198,7 +198,7 @@ static tp_status check_positions(const rt_worker *w, const rt_slot *s, const rt_
 /* Lays the new tokens of one sequence out behind those already there. */
 static tp_status add_tokens(rt_worker *w, const rt_plan_seq *q, const int32_t *blocks, int n_seqs)
 {
-    int32_t end = q->start + q->n_new, block_tokens = w->opt.block_tokens;
+    int32_t end, block_tokens = w->opt.block_tokens;
     bool sampled = (q->flags & RT_SEQ_SAMPLE) != 0;
     const rt_step_in *here = &w->step->here;
     kern_attn_seq seq;
@@ -208,6 +208,7 @@ static tp_status add_tokens(rt_worker *w, const rt_plan_seq *q, const int32_t *b
     TP_TRY(extend_table(w, s, q, blocks));
     TP_TRY(lay_out_draft(w, s, q, blocks + q->n_blocks));
     TP_TRY(check_positions(w, s, q));
+    end = q->start + q->n_new;
     seq = (kern_attn_seq){.row = w->n_tok,
                           .n_rows = q->n_new,
                           .ctx = end,
