@@ -82,22 +82,32 @@ static tp_status create_auto(comm_group **out, const comm_world *world, const co
     return comm_mpi_create(out, world, opt);
 }
 
-/* Groups of one process that the lifeline gives up when a rank is lost. */
-static void replace_alive(comm_group *old, comm_group *new_)
+/* The lifeline gives up the groups that are remembered here when a rank is lost; one that is not would wait for ever. */
+static void remember_alive(comm_group *g)
 {
-    bool too_late = false;
+    bool too_late;
+    int i = 0;
 
     pthread_mutex_lock(&g_alive.lock);
-    for (int i = 0; i < GROUPS_MAX; i++) {
-        if (g_alive.group[i] == old) {
-            g_alive.group[i] = new_;
-            too_late = new_ != NULL && g_alive.given_up;
-            break;
-        }
-    }
+    while (i < GROUPS_MAX && g_alive.group[i] != NULL)
+        i++;
+    TP_ASSERT(i < GROUPS_MAX);
+    g_alive.group[i] = g;
+    too_late = g_alive.given_up;
     pthread_mutex_unlock(&g_alive.lock);
     if (too_late)
-        comm_request_abort(new_);
+        comm_request_abort(g);
+}
+
+/* Groups between threads were never remembered. */
+static void forget_alive(const comm_group *g)
+{
+    pthread_mutex_lock(&g_alive.lock);
+    for (int i = 0; i < GROUPS_MAX; i++) {
+        if (g_alive.group[i] == g)
+            g_alive.group[i] = NULL;
+    }
+    pthread_mutex_unlock(&g_alive.lock);
 }
 
 void comm_give_up_all(void)
@@ -149,7 +159,7 @@ tp_status comm_group_create(comm_group **out, const comm_world *world, const com
     TP_ASSERT(out != NULL && world != NULL);
     TP_TRY(check_options(world->size, opt));
     TP_TRY(create_kind(&g, world, opt));
-    replace_alive(NULL, g);
+    remember_alive(g);
     *out = g;
     return TP_OK;
 }
@@ -165,7 +175,7 @@ void comm_group_destroy(comm_group *g)
 {
     if (g == NULL)
         return;
-    replace_alive(g, NULL);
+    forget_alive(g);
     comm_device_detach(g);
     g->ops->destroy(g);
 }
