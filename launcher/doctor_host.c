@@ -1,6 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* doctor_host.c - facts about a host, from /proc, the system's limits, hwloc and the CUDA module. */
-#include <ctype.h>
 #include <hwloc.h>
 #include <inttypes.h>
 #include <stdio.h>
@@ -11,6 +10,7 @@
 #include <unistd.h>
 
 #include "base/cores.h"
+#include "base/memory_limit.h"
 #include "launcher/bind.h"
 #include "launcher/doctor.h"
 
@@ -92,31 +92,13 @@ static int64_t limit_of(int what, bool hard)
     return v == RLIM_INFINITY || v > (rlim_t)INT64_MAX ? INT64_MAX : (int64_t)v;
 }
 
-static int64_t cgroup_limit(void)
-{
-    static const char *const k_files[] = {"/sys/fs/cgroup/memory.max",
-                                          "/sys/fs/cgroup/memory/memory.limit_in_bytes"};
-
-    for (size_t i = 0; i < TP_ARRAY_LEN(k_files); i++) {
-        char text[64];
-
-        if (find_line(k_files[i], "", text, sizeof text) && isdigit((unsigned char)text[0])) {
-            int64_t v = strtoll(text, NULL, 10);
-
-            if (v > 0 && v < INT64_C(1) << 60)
-                return v;
-        }
-    }
-    return INT64_MAX;
-}
-
 static void check_memory(launch_checkup *c)
 {
     struct statvfs fs;
 
     c->memory = meminfo("MemTotal");
-    c->available = meminfo("MemAvailable");
-    c->cgroup_limit = cgroup_limit();
+    c->available = tp_memory_available();
+    c->cgroup_limit = tp_memory_limit();
     c->memlock = limit_of(RLIMIT_MEMLOCK, false);
     c->files = limit_of(RLIMIT_NOFILE, false);
     c->files_max = limit_of(RLIMIT_NOFILE, true);

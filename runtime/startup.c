@@ -10,10 +10,10 @@
 #include "runtime/startup.h"
 
 #include <inttypes.h>
-#include <stdio.h>
 #include <string.h>
 
 #include "base/log.h"
+#include "base/memory_limit.h"
 #include "comm/device.h"
 #include "runtime/model/identity.h"
 #include "runtime/sample/sample.h"
@@ -21,6 +21,7 @@
 #define DEFAULT_WATERMARK    0.01
 #define DEFAULT_STEP_TIMEOUT 10000
 #define DEFAULT_KV_BYTES_MAX (INT64_C(1) << 30) /* of a default cache on CPU */
+#define UNKNOWN_MEMORY       (INT64_C(4) << 30) /* that a host has when it does not say */
 #define SMALL_WINDOW         4096
 #define PLAN_ERROR           0.03         /* what a plan may be off */
 #define PLAN_SLACK           (64LL << 20) /* and this: buffers of conversions, graphs */
@@ -287,35 +288,6 @@ rt_model_options rt_model_options_of(const rt_settled *s, bool progress)
                               .progress = progress};
 }
 
-/* Bytes that the kernel says could still be had; the cgroup's limit counts where it is lower. */
-static int64_t available_bytes(void)
-{
-    int64_t available = INT64_C(4) << 30, kib;
-    unsigned long long limit, used;
-    char line[128];
-    FILE *f = fopen("/proc/meminfo", "r");
-
-    while (f != NULL && fgets(line, sizeof line, f) != NULL)
-        if (sscanf(line, "MemAvailable: %" SCNd64, &kib) == 1)
-            available = kib * 1024;
-    if (f != NULL)
-        fclose(f);
-    f = fopen("/sys/fs/cgroup/memory.max", "r");
-    if (f == NULL)
-        return available;
-    if (fscanf(f, "%llu", &limit) == 1) {
-        FILE *g = fopen("/sys/fs/cgroup/memory.current", "r");
-
-        if (g != NULL && fscanf(g, "%llu", &used) == 1 && limit > used &&
-            (int64_t)(limit - used) < available)
-            available = (int64_t)(limit - used);
-        if (g != NULL)
-            fclose(g);
-    }
-    fclose(f);
-    return available;
-}
-
 /* Bytes that the default share leaves for blocks. */
 static tp_status default_bytes(const rt_settled *s, const rt_budget *b, int local_size,
                                kern_backend *be, int64_t *out)
@@ -323,8 +295,10 @@ static tp_status default_bytes(const rt_settled *s, const rt_budget *b, int loca
     int64_t planned = b->weights + b->workspace + b->tables + b->comm, total, available;
 
     if (!be->device) {
-        int64_t share = (int64_t)((double)available_bytes() * s->memory_share) / local_size;
+        int64_t found = tp_memory_available(), share;
 
+        available = found < INT64_MAX ? found : UNKNOWN_MEMORY;
+        share = (int64_t)((double)available * s->memory_share) / local_size;
         *out = smaller(share - planned, DEFAULT_KV_BYTES_MAX / local_size);
         return TP_OK;
     }
