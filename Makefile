@@ -60,6 +60,7 @@ fuzz-coverage:
 ## fault     ranks killed, stopped, cut off: how long until clients are told and the job is gone (RUNS=3, STEP_TIMEOUT=10)
 fault: build
 	@python3 tests/fault/fault_table.py --runs $(or $(RUNS),3) --step-timeout $(or $(STEP_TIMEOUT),10)
+	@python3 tests/fault/endure.py --step-timeout $(or $(STEP_TIMEOUT),10)
 
 ## bench-llama  speed of this CPU build beside llama.cpp, fetched from PyPI and built: docs/cpu-results.md (ROUNDS=3 SHAPE=0.5b)
 bench-llama: tests-build

@@ -34,6 +34,7 @@
 #include <stdatomic.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <unistd.h>
 
 #include "base/cores.h"
@@ -442,6 +443,30 @@ static void choose_spin(shm_group *s)
                  s->spin_ns > 0 ? "spin first" : "yield first");
 }
 
+/* Advice to the kernel, not more: where it does not know it, pages come when they are first used. */
+static void populate(char *from, size_t bytes, int advice)
+{
+    if (bytes > 0 && madvise(from, bytes, advice) != 0)
+        tp_debug("comm", "memory is not made present at once: %s", strerror(errno));
+}
+
+/* Lets the memory that this rank writes come now, and to its node: what was planned is there from the start, instead of
+ * growing until the largest step has run. */
+static void make_present(const shm_group *s)
+{
+    size_t n = (size_t)s->base.size, r = (size_t)s->base.rank;
+    size_t slice = round_up(s->window_stride / n, PAGE), from = r * slice;
+
+    populate(s->stage + r * 2 * STAGE_BYTES, (size_t)2 * STAGE_BYTES, MADV_POPULATE_WRITE);
+    populate(s->window + r * 2 * s->window_stride, 2 * s->window_stride, MADV_POPULATE_WRITE);
+    if (from < s->window_stride)
+        populate((char *)s->result + from,
+                 slice < s->window_stride - from ? slice : s->window_stride - from,
+                 MADV_POPULATE_WRITE);
+    if (r == 0)
+        populate(s->ctl, COMM_CTL_SLOTS * s->ctl_stride, MADV_POPULATE_WRITE);
+}
+
 tp_status comm_shm_create(comm_group **out, const comm_world *world, const comm_options *opt)
 {
     shm_group *s = new_group(world->rank, world->size, opt);
@@ -460,9 +485,11 @@ tp_status comm_shm_create(comm_group **out, const comm_world *world, const comm_
     s->region = region;
     lay_out(s, region.addr);
     take_seat(s);
+    make_present(s);
     st = meet(s, "start");
     if (st != TP_OK)
         goto fail;
+    populate(region.addr, region.bytes, MADV_POPULATE_READ);
     choose_spin(s);
     *out = &s->base;
     return TP_OK;

@@ -35,6 +35,17 @@ def ip(*words):
     subprocess.run(["ip", *words], check=True, capture_output=True, text=True)
 
 
+class Unavailable(Exception):
+    """This kernel or machine cannot weaken a link so."""
+
+
+def weaken(*words):
+    try:
+        subprocess.run(words, check=True, capture_output=True, text=True)
+    except (OSError, subprocess.CalledProcessError) as e:
+        raise Unavailable(f"{' '.join(words[:1])}: {getattr(e, 'stderr', '') or e}".strip()) from e
+
+
 def available():
     """None, or the reason why there can be no such hosts."""
     if os.geteuid() != 0:
@@ -115,6 +126,17 @@ class Hosts:
 
     def cut(self):
         ip("-n", HUB, "link", "set", "v1", "down")
+
+    def narrow(self, rate, late):
+        """The second host sends and receives so little; what has to wait longer is dropped."""
+        for where, name in ((NAMES[1], "eth0"), (HUB, "v1")):
+            weaken("tc", "-n", where, "qdisc", "add", "dev", name, "root", "tbf", "rate", rate, "burst", "16kb", "latency", late)
+
+    def lose(self, share):
+        """Of the packets that the second host sends and receives."""
+        for chain in ("INPUT", "OUTPUT"):
+            weaken("ip", "netns", "exec", NAMES[1], "iptables", "-A", chain, "!", "-o" if chain == "OUTPUT" else "-i", "lo",
+                   "-m", "statistic", "--mode", "random", "--probability", str(share), "-j", "DROP")
 
     def heal(self):
         ip("-n", HUB, "link", "set", "v1", "up")

@@ -17,6 +17,9 @@ import threading
 import time
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT / "tests" / "harness"))
+from ports import free_port  # noqa: E402, F401
+
 BIN = os.environ.get("TPSERVE_BIN", str(ROOT / "build" / "tpserve"))
 MODEL = str(ROOT / "models" / "demo")
 SANITIZED = "asan" in BIN or "tsan" in BIN
@@ -113,16 +116,17 @@ class Job:
     launcher   words instead of "mpirun --oversubscribe --bind-to none -np N"
     different  {rank: (words before the program, words after it)}
     reach      how to connect to it, given seconds
+    port       0: any
     codes      true: note the exit code of every rank (codes_by_rank)
     """
 
     def __init__(self, log, *options, ranks=2, launcher=None, different=None, self_launch=False, reach=None,
-                 codes=False):
+                 codes=False, port=0):
         self.port, self.ranks, self.log = None, ranks, pathlib.Path(log)
         self.mark = f"job-{random.getrandbits(64):016x}"  # by which its processes are found
         self.reach = reach or (lambda seconds: connect("127.0.0.1", self.port, seconds))
         self.before = shared_memory()
-        program = [BIN, "--model", MODEL, "--port", "0", "--served-model-name", self.mark, *SMALL, *options]
+        program = [BIN, "--model", MODEL, "--port", str(port), "--served-model-name", self.mark, *SMALL, *options]
         self.notes = self.log.with_suffix(".codes")
         if codes:
             program = [sys.executable, str(pathlib.Path(__file__).with_name("note_code.py")), str(self.notes), *program]

@@ -3,7 +3,8 @@
 
 First one at a time, which gives a time per phase: from the close until /metrics shows no running or waiting sequence
 and no block in use (the reads of /metrics included).  Then in waves of 20 at once.  Tokens wasted: what the engine
-generated in all less what the client had read when it left, so tokens that were on their way count as wasted.
+generated in all less what the client had read when it left, so tokens that were on their way count as wasted.  Last,
+200 clients give up all at once.
 """
 
 import argparse
@@ -126,6 +127,19 @@ def waves(job, n, rng, v):
     v.at_most("20 at once: time to free, p99", quantile(times, 0.99), 100, "ms")
 
 
+def give_up(job, n, rng, v):
+    """All at once, for long answers, streamed or whole, and gone half a second later; then somebody asks for a token."""
+    sockets = [connect(job.port, post(endless(stream=rng.random() < 0.5, prompt=f"{i} times")), timeout=60) for i in range(n)]
+    time.sleep(0.5)
+    for s in sockets:
+        s.close()
+    at = time.perf_counter()
+    status = job.server.post("/v1/completions", {"prompt": "hi", "max_tokens": 1})[0]
+    v.equal(f"{n} that give up after 0.5 s: the next request", status, 200)
+    v.at_most(f"{n} that give up after 0.5 s: the next request's answer", time.perf_counter() - at, 5, "s")
+    time_to_free(job, at)
+
+
 def main():
     p = argparse.ArgumentParser(description=__doc__)
     p.add_argument("-n", type=int, default=1000, help="disconnects (default 1000)")
@@ -136,6 +150,7 @@ def main():
         start = job.metrics()
         one_by_one(job, a.n // 2, rng, v)
         waves(job, a.n - a.n // 2, rng, v)
+        give_up(job, 200, rng, v)
         end = job.metrics()
         v.equal("blocks in use at the end", end["kv_cache_usage_perc"], 0)
         v.equal("sequences running or waiting at the end", end["num_requests_running"] + end["num_requests_waiting"], 0)

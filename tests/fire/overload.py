@@ -53,11 +53,13 @@ class Load:
         self.first, self.without_retry_after, self.again = [], 0, False
 
     def answered(self, c):
+        c.at = None  # a connection that waits may be closed
         self.n_answered += 1
         self.first.append(c.first)
         self.next(c)
 
     def refused(self, c):
+        c.at = None
         self.n_refused += 1
         head = c.raw.lower()
         self.without_retry_after += b"\r\nretry-after: " not in head or not c.raw.startswith(b"HTTP/1.1 429")
