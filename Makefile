@@ -57,7 +57,7 @@ fuzz:
 fuzz-coverage:
 	@JOBS='$(JOBS)' CMAKE_ARGS='$(CMAKE_ARGS)' sh tests/fuzz/fuzz.sh coverage
 
-## fault     ranks killed, stopped, cut off: how long until clients are told and the job is gone (RUNS=3, STEP_TIMEOUT=10)
+## fault     ranks killed, stopped, cut off: how long until clients are told and the job is gone; clock jumps, weak links, restarts (RUNS=3, STEP_TIMEOUT=10)
 fault: build
 	@python3 tests/fault/fault_table.py --runs $(or $(RUNS),3) --step-timeout $(or $(STEP_TIMEOUT),10)
 	@python3 tests/fault/endure.py --step-timeout $(or $(STEP_TIMEOUT),10)
