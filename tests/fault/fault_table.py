@@ -124,7 +124,8 @@ def run_cut(directory, options, timeout):
 
 def is_within(result, limit):
     return (result["noticed"] is not None and (result["told"] is None or result["told"] <= limit) and
-            result["noticed"] <= limit and result["gone"] <= GONE and result["code"] != 0 and not result["left"] and 0 not in result["codes"])
+            result["noticed"] <= limit and result["gone"] <= GONE and result["code"] != 0 and not result["left"] and
+            0 not in result["codes"])
 
 
 def column(results, key):
