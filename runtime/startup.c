@@ -422,7 +422,7 @@ static void check_room(const rt_budget *b, int local_size)
 {
     int64_t planned =
         (b->weights + b->workspace + b->tables + b->comm + b->kv) * (int64_t)local_size;
-    int64_t available = available_bytes();
+    int64_t available = tp_memory_available();
 
     if (planned > available)
         tp_warn(
