@@ -288,6 +288,13 @@ rt_model_options rt_model_options_of(const rt_settled *s, bool progress)
                               .progress = progress};
 }
 
+static int64_t available_bytes(void)
+{
+    int64_t available = tp_memory_available();
+
+    return available < INT64_MAX ? available : UNKNOWN_MEMORY;
+}
+
 /* Bytes that the default share leaves for blocks. */
 static tp_status default_bytes(const rt_settled *s, const rt_budget *b, int local_size,
                                kern_backend *be, int64_t *out)
@@ -295,10 +302,8 @@ static tp_status default_bytes(const rt_settled *s, const rt_budget *b, int loca
     int64_t planned = b->weights + b->workspace + b->tables + b->comm, total, available;
 
     if (!be->device) {
-        int64_t found = tp_memory_available(), share;
+        int64_t share = (int64_t)((double)available_bytes() * s->memory_share) / local_size;
 
-        available = found < INT64_MAX ? found : UNKNOWN_MEMORY;
-        share = (int64_t)((double)available * s->memory_share) / local_size;
         *out = smaller(share - planned, DEFAULT_KV_BYTES_MAX / local_size);
         return TP_OK;
     }
