@@ -152,6 +152,32 @@ bool api_gen_alloc_prompts(api_gen *g, int n, api_problem *problem)
 
 /* ---- submission ---- */
 
+/* Three reasons, three remedies; all begin with the words that clients look for. */
+static bool refuse_length(const api_gen *g, int64_t n_prompt, api_problem *problem)
+{
+    long long most = rt_engine_get_info(g->engine)->max_model_len, n = n_prompt;
+    const char *name = g->params.chat ? "messages" : "prompt";
+
+    if (n > most)
+        return api_refuse(problem, 400, "context_length_exceeded", name,
+                          "This model's maximum context length is %lld tokens. However, your "
+                          "request has %lld tokens in the prompt (the prompt is longer than the "
+                          "model's context length by %lld)",
+                          most, n, n - most);
+    if (n == most)
+        return api_refuse(problem, 400, "context_length_exceeded", name,
+                          "This model's maximum context length is %lld tokens. However, your "
+                          "request has %lld tokens in the prompt (there is no room for an answer; "
+                          "the prompt must be shorter by as many tokens as the answer may take)",
+                          most, n);
+    name = g->params.max_tokens_name;
+    return api_refuse(problem, 400, "context_length_exceeded", name,
+                      "This model's maximum context length is %lld tokens. However, your request "
+                      "has %lld tokens in the prompt and asks for %lld (%s is too large; it can be "
+                      "%lld at most)",
+                      most, n, (long long)g->params.max_tokens, name, most - n);
+}
+
 /* Settles max_tokens for one prompt against the context. */
 static bool settle_length(api_gen *g, const api_prompt *p, api_problem *problem)
 {
@@ -159,7 +185,6 @@ static bool settle_length(api_gen *g, const api_prompt *p, api_problem *problem)
     int64_t n = (int64_t)p->tokens.n, cap = g->server->opt.max_output_tokens;
     int64_t want = g->params.max_tokens, room = info->max_model_len - n;
     const char *prompt_name = g->params.chat ? "messages" : "prompt";
-    const char *name = want >= 0 ? g->params.max_tokens_name : "max_tokens";
 
     if (n == 0)
         return api_refuse(problem, 400, "invalid_value", prompt_name,
@@ -170,13 +195,8 @@ static bool settle_length(api_gen *g, const api_prompt *p, api_problem *problem)
         want = room;
     if (cap > 0 && want > cap)
         want = cap;
-    if (room < 0 || want > room || (room == 0 && g->params.max_tokens != 0))
-        return api_refuse(
-            problem, 400, "context_length_exceeded", room <= 0 ? prompt_name : name,
-            "This model's maximum context length is %lld tokens. However, your "
-            "request has %lld tokens in the prompt and asks for %lld (%s is too large "
-            "/ the prompt is longer than the model's context length)",
-            (long long)info->max_model_len, (long long)n, (long long)want, name);
+    if (room < 0 || (room == 0 && g->params.max_tokens != 0) || want > room)
+        return refuse_length(g, n, problem);
     g->params.sampling.max_tokens = (int32_t)want;
     return true;
 }

@@ -401,10 +401,16 @@ def test_accepted(client, path, body):
 def test_context_limit_is_exact(client, server):
     limit = server.get("/v1/models")[2]["data"][0]["max_model_len"]
     asked = {"content-type": "application/json"}
-    for n_prompt, max_tokens, want in [(limit - 1, 1, 200), (limit - 1, 2, 400), (limit, 0, 200), (limit, 1, 400),
-                                       (limit + 1, 0, 400)]:
+    for n_prompt, max_tokens, param, why in [
+            (limit - 1, 1, None, ""), (limit - 1, 2, "max_tokens", "max_tokens is too large; it can be 1 at most"),
+            (limit, 0, None, ""), (limit, 1, "prompt", "no room for an answer"),
+            (limit + 1, 0, "prompt", "longer than the model's context length by 1)"),
+            (limit - 5, 100, "max_tokens", "asks for 100 (max_tokens is too large; it can be 5 at most)")]:
         body = json.dumps({"prompt": [65] * n_prompt, "max_tokens": max_tokens}).encode()
         got, _, raw = client.post(TEXT, body, asked)
-        assert got == want, (n_prompt, max_tokens, raw)
-        if want == 400:
-            assert b"maximum context length" in raw and b"is longer than the model's context length" in raw
+        assert got == (400 if why else 200), (n_prompt, max_tokens, raw)
+        if why:
+            error = json.loads(raw)["error"]
+            assert (error["code"], error["param"]) == ("context_length_exceeded", param), error
+            assert error["message"].startswith(f"This model's maximum context length is {limit} tokens."), error
+            assert f"has {n_prompt} tokens in the prompt" in error["message"] and why in error["message"], error
