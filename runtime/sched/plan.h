@@ -57,15 +57,13 @@ typedef struct rt_plan_open {
 } rt_plan_open;
 
 typedef enum rt_seq_flags {
-    RT_SEQ_SAMPLE =
-        1 /* the row of the last token, and each of the draft's, yields the next token */
+    RT_SEQ_SAMPLE = 1 /* the rows of the last token and of the draft yield the next tokens */
 } rt_seq_flags;
 
 typedef struct rt_plan_seq {
     int32_t slot;
-    int32_t start,
-        n_new; /* positions [start, start + n_new) are computed, those of the draft included */
-    int32_t table_keep; /* entries of the slot's block table that stay; the new blocks follow */
+    int32_t start, n_new; /* positions [start, start + n_new) are computed, a draft included */
+    int32_t table_keep;   /* entries of the slot's block table that stay; the new blocks follow */
     int32_t n_blocks;
     int32_t lp_start; /* prompt logprobs are wanted from this position on; INT32_MAX = none */
     uint32_t flags;

@@ -81,7 +81,7 @@ typedef struct rt_scheduled {
     rt_seq *seq;
     int32_t slot, n_new;
     int32_t n_draft; /* of the new tokens */
-    bool sampled;    /* its last row yields a token; with a draft, its last 1 to 1 + n_draft rows */
+    bool sampled;    /* its last row yields a token; with a draft, 1 to 1 + n_draft tokens come */
     bool last;       /* nothing will be planned for the sequence after this */
 } rt_scheduled;
 
