@@ -102,6 +102,9 @@ static void memory_is_what_the_narrowest_ancestor_leaves(void **state)
     assert_true(least_along(g_mount, "/not/there", true, room_of) == 4000); /* inside a container */
     put_file("/a", "memory.current", "6000\n");
     assert_true(least_along(g_mount, "/a/b", true, room_of) == 0);
+    put_file("/a", "memory.stat", "anon 10\nactive_file 1\ninactive_file 5000\nslab 7\n");
+    put_file("", "memory.max", "max\n");
+    assert_true(least_along(g_mount, "/a/b", true, room_of) == 4500); /* files are given up */
 }
 
 static void first_version_of_memory_has_a_huge_number_for_none(void **state)
@@ -114,6 +117,8 @@ static void first_version_of_memory_has_a_huge_number_for_none(void **state)
     put_file("/a/b", "memory.limit_in_bytes", "3000\n");
     assert_true(least_along(g_mount, "/a/b", false, limit_of) == 3000);
     assert_true(least_along(g_mount, "/a/b", false, room_of) == 2000);
+    put_file("/a/b", "memory.stat", "inactive_file 1\ntotal_inactive_file 400\n");
+    assert_true(least_along(g_mount, "/a/b", false, room_of) == 2400);
 }
 
 static void some_memory_is_available(void **state)
