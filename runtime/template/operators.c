@@ -86,7 +86,7 @@ static tp_status repeat_list(rt_render *r, rt_val list, int64_t times, rt_val *o
     size_t n = list.u.list->n, at = 0;
     rt_val *items;
 
-    if (times < 0)
+    if (times < 0 || n == 0) /* a loop of nothing would still take its time */
         times = 0;
     if (n > 0 && (uint64_t)times > RT_RANGE_MAX * 10 / n)
         return TP_REJECT(TP_ERR_LIMIT, "line %d: a list is repeated beyond a million items",
