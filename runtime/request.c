@@ -174,8 +174,9 @@ tp_status rt_request_index_text(rt_request *r, const rt_ngram_options *o, int32_
 {
     const rt_request_desc *d = &r->desc;
 
-    for (int i = 0; i < d->n; i++)
-        TP_TRY(rt_ngram_init(&r->choices[i].text, &r->arena, o, d->prompt, d->n_prompt, n_total));
+    TP_TRY(rt_ngram_init(&r->choices[0].text, &r->arena, o, d->prompt, d->n_prompt, n_total));
+    for (int i = 1; i < d->n; i++)
+        TP_TRY(rt_ngram_fork(&r->choices[i].text, &r->arena, &r->choices[0].text));
     return TP_OK;
 }
 

@@ -36,6 +36,7 @@ struct rt_sched {
     uint64_t preemptions;
     uint64_t prefix_queries, prefix_hits; /* tokens */
     int32_t draft_room; /* tokens that drafts may still add to the plan that is being made */
+    double draft_share; /* of a step's time that its rows take */
     int n_unsettled;    /* drafts under way */
     rt_step_cost cost;
     rt_draft_counts drafts;
@@ -312,7 +313,7 @@ static int32_t guess(rt_sched *s, rt_seq *q, int32_t *out)
         return 0;
     n = s->opt.draft(q, q->n_total - q->n_known, most, out);
     if (n > 0)
-        n = rt_guess_length(&q->guesses, rt_step_cost_share(&s->cost, s->running.n), n);
+        n = rt_guess_length(&q->guesses, s->draft_share, n);
     return n > 0 ? places_for(s, q, n) : 0;
 }
 
@@ -504,6 +505,7 @@ int rt_sched_plan(rt_sched *s, rt_plan_writer *w)
     TP_ASSERT(!rt_sched_must_wait(s));
     s->n_scheduled = 0;
     s->draft_room = draft_room(s);
+    s->draft_share = rt_step_cost_share(&s->cost, s->running.n);
     while (s->n_closing > 0 && rt_plan_add_close(w, s->closing[s->n_closing - 1]))
         s->free_slots[s->n_free_slots++] = s->closing[--s->n_closing];
     budget = plan_running(s, w, budget, DECODES);

@@ -25,20 +25,25 @@ typedef struct rt_ngram_options {
     int min, max; /* tokens that must agree; tokens compared.  1 <= min <= max <= RT_NGRAM_MAX */
 } rt_ngram_options;
 
+/* What belongs to the prompt is the same for all answers to it, and kept once. */
 typedef struct rt_ngram {
     rt_ngram_options opt;
-    int32_t n, n_max;
-    int32_t *tokens; /* [n_max] the text */
-    int32_t *
-        before; /* [n_max] for the place of each token: the place before it of the same kind, + 1; 0 = none */
+    int32_t n, n_max, n_prompt;
+    const int32_t *prompt;        /* borrowed; [n_prompt] */
+    const int32_t *prompt_before; /* [n_prompt] as `before` */
+    int32_t *tokens;              /* [n_max - n_prompt] what came after the prompt */
+    int32_t
+        *before; /* of each of these places: the place before it of the same kind, + 1; 0 = none */
     int32_t *
         newest; /* [mask + 1] by hash of the last `min` tokens: the newest such place, + 1; 0 = none */
     uint32_t mask;
 } rt_ngram;
 
-/* A text that begins with the prompt and grows to n_max tokens at most.  NOMEM: *g is as it was. */
+/* A text that begins with the prompt, which must stay, and grows to n_max tokens at most.  NOMEM: *g is as it was. */
 TP_MUST_USE tp_status rt_ngram_init(rt_ngram *g, tp_arena *a, const rt_ngram_options *o,
                                     const int32_t *prompt, int32_t n_prompt, int32_t n_max);
+/* Another text that begins with the prompt of `first`, which nothing was appended to. */
+TP_MUST_USE tp_status rt_ngram_fork(rt_ngram *g, tp_arena *a, const rt_ngram *first);
 void rt_ngram_append(rt_ngram *g, int32_t token);
 /* Guesses tokens behind the text: out [most].  The first `skip` of the guess are left out (they are being computed
  * already).  Returns `most`, or 0 when the last tokens are new. */

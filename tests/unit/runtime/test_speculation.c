@@ -80,6 +80,29 @@ static void test_loops_go_on(void **state)
     end(&t);
 }
 
+/* Answers to one prompt share its part and go their own ways. */
+static void test_forks(void **state)
+{
+    static const int32_t prompt[] = {1, 2, 3, 4, 1, 2};
+    int32_t out[2];
+    rt_ngram other;
+    text t;
+
+    (void)state;
+    begin(&t, 2, 4, prompt, 6);
+    assert_int_equal(rt_ngram_fork(&other, &t.arena, &t.g), TP_OK);
+    rt_ngram_append(&t.g, 3);
+    rt_ngram_append(&other, 7);
+    assert_int_equal(rt_ngram_guess(&other, 0, 2, out), 0);
+    assert_int_equal(rt_ngram_guess(&t.g, 0, 2, out), 2);
+    assert_memory_equal(out, ((int32_t[]){4, 1}), sizeof out);
+    rt_ngram_append(&other, 1);
+    rt_ngram_append(&other, 2);
+    assert_int_equal(rt_ngram_guess(&other, 0, 2, out), 2);
+    assert_memory_equal(out, ((int32_t[]){7, 1}), sizeof out);
+    end(&t);
+}
+
 static void test_short_texts(void **state)
 {
     static const int32_t prompt[] = {5, 5};
@@ -206,6 +229,7 @@ int main(void)
         cmocka_unit_test(test_goes_on_as_before),
         cmocka_unit_test(test_longest_match_wins_then_the_newest),
         cmocka_unit_test(test_loops_go_on),
+        cmocka_unit_test(test_forks),
         cmocka_unit_test(test_short_texts),
         cmocka_unit_test(test_against_a_search),
         cmocka_unit_test(test_share_of_rows),
