@@ -159,7 +159,7 @@ class Job:
                 continue
             try:
                 words = (entry / "cmdline").read_bytes().split(b"\0")
-                if self.mark.encode() not in words or not words[0].endswith(b"tpserve"):
+                if self.mark.encode() not in words or words[0] != BIN.encode():
                     continue
                 environ = (entry / "environ").read_bytes()
             except OSError:
