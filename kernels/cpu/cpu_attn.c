@@ -7,7 +7,7 @@
  * depend on its position and window only: not on what shares its chunk or batch, nor on who computes which tile.
  *
  * A query vector is one head of one row.  The vectors of consecutive heads that read the same KV head ("run") are
- * taken in blocks of up to 24, so that keys and values are loaded once per block.  Work is handed out block by
+ * taken in blocks of up to 24 or 32, so that keys and values are loaded once per block.  Work is handed out block by
  * block; when a batch of single rows has too few blocks to keep the team busy, by tiles, with the partial results
  * in scratch.
  */
@@ -21,7 +21,7 @@
 
 #define TILE        256 /* positions */
 #define TILE_GROUPS (TILE / KERN_CPU_GROUP)
-#define BLOCK       24        /* query vectors */
+#define BLOCK       KERN_CPU_ATTN_BLOCK
 #define FETCH_VECS  8         /* blocks up to this size ask for memory ahead */
 #define TEAM_WORK   (1 << 16) /* multiply-adds (of q k^T) that repay a team */
 
@@ -43,6 +43,7 @@ typedef struct thread_space {
 typedef struct attn_job {
     const kern_attn_args *a;
     const kern_cpu_vec *vec;
+    const kern_cpu_attn_products *products;
     const kern_kv *kv;
     int hd; /* padded head_dim */
     head_run *runs;
@@ -82,12 +83,21 @@ size_t kern_cpu_attn_scratch_bytes(const kern_backend *be, int n_q, int head_dim
     return KERN_CPU_ALIGN + floats * sizeof(float) + (size_t)n_q * sizeof(head_run);
 }
 
+static const kern_cpu_attn_products *products_of(const kern_cpu_backend *cpu, const kern_kv *kv)
+{
+    if (cpu->isa == KERN_CPU_AMX && kv->desc.dtype == KERN_DTYPE_BF16 && kv->hd % 32 == 0 &&
+        kv->hd <= KERN_CPU_AMX_HEAD_MAX)
+        return &kern_cpu_attn_amx_bf16;
+    return &cpu->vec->attn[kv->desc.dtype];
+}
+
 static void job_init(attn_job *job, const kern_attn_args *a, const kern_cpu_backend *cpu)
 {
     uintptr_t base = ((uintptr_t)a->scratch + KERN_CPU_ALIGN - 1) / KERN_CPU_ALIGN * KERN_CPU_ALIGN;
     int n = 0;
 
-    *job = (attn_job){.a = a, .vec = cpu->vec, .kv = a->kv, .hd = a->kv->hd};
+    *job = (attn_job){
+        .a = a, .vec = cpu->vec, .products = products_of(cpu, a->kv), .kv = a->kv, .hd = a->kv->hd};
     job->space = (float *)base;
     base += space_floats(job->hd) * (size_t)cpu->base.n_threads * sizeof(float);
     job->runs = (head_run *)base;
@@ -140,18 +150,18 @@ static int head_of(const vec_block *b, int i)
 
 static vec_block block_at(const attn_job *job, const kern_attn_seq *seq, const head_run *run, int k)
 {
-    int n_vecs = seq->n_rows * run->n;
-    vec_block b = {.seq = seq, .run = run, .first = k * BLOCK};
+    int n_vecs = seq->n_rows * run->n, most = job->products->block;
+    vec_block b = {.seq = seq, .run = run, .first = k * most};
 
-    b.n = n_vecs - b.first < BLOCK ? n_vecs - b.first : BLOCK;
+    b.n = n_vecs - b.first < most ? n_vecs - b.first : most;
     b.begin = first_seen(job->a, position(&b, 0));
     b.end = position(&b, b.n - 1) + 1;
     return b;
 }
 
-static int blocks_of(const kern_attn_seq *seq, const head_run *run)
+static int blocks_of(const attn_job *job, const kern_attn_seq *seq, const head_run *run)
 {
-    return (seq->n_rows * run->n + BLOCK - 1) / BLOCK;
+    return (seq->n_rows * run->n + job->products->block - 1) / job->products->block;
 }
 
 static void load_queries(const attn_job *job, const vec_block *b, float *q)
@@ -214,16 +224,15 @@ static void attend_tile(const attn_job *job, const vec_block *b, int tile, const
         v[g] = p + (size_t)kv->groups * kv->group_bytes;
         next[g] = fetch && pos + TILE < b->end ? group_at(job, b, pos + TILE) : p;
     }
-    job->vec->qk[kv->desc.dtype](t->score + g0 * KERN_CPU_GROUP, TILE, t->q, job->hd, b->n, k + g0,
-                                 fetch ? v + g0 : NULL, g1 - g0, job->hd);
+    job->products->qk(t->score + g0 * KERN_CPU_GROUP, TILE, t->q, job->hd, b->n, k + g0,
+                      fetch ? v + g0 : NULL, g1 - g0, job->hd);
     for (int i = 0; i < b->n; i++) {
         int pos = position(b, i);
 
         t->part_sum[i] = weigh(job, t->score + i * TILE, g0 * KERN_CPU_GROUP, g1 * KERN_CPU_GROUP,
                                first_seen(a, pos) - base, pos + 1 - base, &t->part_max[i]);
     }
-    job->vec->pv[kv->desc.dtype](t->part, job->hd, t->score, TILE, b->n, v, fetch ? next : NULL,
-                                 begin, end);
+    job->products->pv(t->part, job->hd, t->score, TILE, b->n, v, fetch ? next : NULL, begin, end);
 }
 
 /* Joins a tile's (part, part_max, part_sum) to what lies left of it. */
@@ -290,7 +299,7 @@ static int seq_tasks(const attn_job *job, const kern_attn_seq *seq)
     int n = 0;
 
     for (int r = 0; r < job->n_runs; r++)
-        n += blocks_of(seq, &job->runs[r]);
+        n += blocks_of(job, seq, &job->runs[r]);
     return n;
 }
 
@@ -300,9 +309,9 @@ static void run_task(const attn_job *job, const kern_attn_seq *seq, int k, const
     const head_run *run = job->runs;
     vec_block b;
 
-    while (k >= blocks_of(seq, run))
-        k -= blocks_of(seq, run++);
-    b = block_at(job, seq, run, blocks_of(seq, run) - 1 - k);
+    while (k >= blocks_of(job, seq, run))
+        k -= blocks_of(job, seq, run++);
+    b = block_at(job, seq, run, blocks_of(job, seq, run) - 1 - k);
     attend_block(job, &b, t);
 }
 
@@ -368,8 +377,8 @@ static void attend_tiles(const void *args, int64_t begin, int64_t end, int threa
         int k = (int)(task / job->n_tiles);
         vec_block b;
 
-        while (k >= blocks_of(job->seq, run))
-            k -= blocks_of(job->seq, run++);
+        while (k >= blocks_of(job, job->seq, run))
+            k -= blocks_of(job, job->seq, run++);
         b = block_at(job, job->seq, run, k);
         tile_task(job, &b, (int)(task % job->n_tiles), &t);
     }
@@ -386,7 +395,12 @@ static void join_heads(const void *args, int64_t begin, int64_t end, int thread)
 
 static void attend_by_tiles(kern_backend *be, attn_job *job, const kern_attn_seq *seq)
 {
-    kern_team_work tiles = {.run = attend_tiles, .args = job, .step = 1, .most = 1};
+    kern_team_work tiles = {.run = attend_tiles,
+                            .args = job,
+                            .step = 1,
+                            .most = 1,
+                            .begin = job->products->begin,
+                            .end = job->products->end};
     kern_team_work heads = {.run = join_heads, .args = job, .step = 1, .n = job->a->n_q};
 
     job->seq = seq;
@@ -410,6 +424,8 @@ tp_status kern_cpu_attn(kern_backend *be, const kern_attn_args *a)
     if (a->n_seqs == 0 || a->n_q == 0)
         return TP_OK;
     job_init(&job, a, kern_cpu_of(be));
+    blocks.begin = job.products->begin;
+    blocks.end = job.products->end;
     for (int i = 0; i < a->n_seqs; i++) {
         blocks.n += seq_tasks(&job, &a->seqs[i]);
         work += (int64_t)a->seqs[i].n_rows * a->seqs[i].ctx * a->n_q * a->head_dim;

@@ -47,6 +47,15 @@ static bool has_avx512(void)
            __get_cpuid_count(7, 1, &a1, &b1, &c1, &d1) && BIT(a1, 5); /* BF16 */
 }
 
+#    ifdef KERN_AMX_EMULATED /* tiles_amx.h; what else an AMX machine runs is AVX-512 */
+
+static bool has_amx(void)
+{
+    return has_avx512();
+}
+
+#    else
+
 /* The tile registers are 8 KiB of state: Linux gives them to a process that asks (arch_prctl(2)). */
 static bool has_amx(void)
 {
@@ -57,6 +66,8 @@ static bool has_amx(void)
            __get_cpuid_count(7, 0, &a, &b, &c, &d) && BIT(d, 22) && BIT(d, 24) && BIT(d, 25) &&
            syscall(SYS_arch_prctl, REQ_XCOMP_PERM, XTILEDATA) == 0;
 }
+
+#    endif
 
 bool kern_cpu_isa_available(kern_cpu_isa isa)
 {

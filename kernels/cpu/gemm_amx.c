@@ -13,12 +13,7 @@
  * thread_begin() loads the tile configuration, which belongs to a thread; thread_end() gives it back.
  */
 #include "kernels/cpu/gemm_plan.h"
-#include "kernels/cpu/gemm_tiles_amx.h"
-
-#ifdef KERN_AMX_EMULATED
-#    define kern_cpu_gemm_amx_bf16 kern_cpu_gemm_amx_emulated
-extern const gemm_kernels kern_cpu_gemm_amx_emulated;
-#endif
+#include "kernels/cpu/tiles_amx.h"
 
 #define STEP_BYTES (TILE_ROWS * GEMM_NR * 4) /* of the panel per 32 k */
 #define W_STRIDE   (GEMM_NR * 4)             /* between pairs of k */

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* vec.h - micro-kernels on rows, one table per instruction set (AMX machines use the AVX-512 one).
+/* vec.h - micro-kernels on rows, one table per instruction set.  AMX machines use the AVX-512 one, and for attention
+ * over a BF16 cache products of their own (attn_amx.c).
  *
  * All tables come from the same text, vec_body.h and vec_attn_body.h, compiled over a handful of vector primitives.
  * Nothing here depends on the alignment of a pointer: tails go through the same vector code as bodies.
@@ -17,10 +18,20 @@
  * While it reads k[g] it fetches ahead[g] (as many bytes) into the cache; ahead may be NULL. */
 typedef void kern_cpu_qk_fn(float *s, int s_ld, const float *q, int q_ld, int m,
                             const void *const *k, const void *const *ahead, int n, int hd);
-/* o[i] = sum of p[i * p_ld + t] * v(t) for t = begin .. end - 1, ascending; v(t) is row t % 16 of group t / 16.
- * ahead as above. */
+/* o[i] = sum of p[i * p_ld + t] * v(t) for t = begin .. end - 1, in an order that depends on t only; v(t) is row t % 16
+ * of group t / 16.  ahead as above. */
 typedef void kern_cpu_pv_fn(float *o, int hd, const float *p, int p_ld, int m, const void *const *v,
                             const void *const *ahead, int begin, int end);
+
+/* The two products of attention over one kind of cache.  They may write rows m .. block - 1 of s and o, too. */
+typedef struct kern_cpu_attn_products {
+    kern_cpu_qk_fn *qk;
+    kern_cpu_pv_fn *pv;
+    int block;                         /* query vectors that are best taken at once, at most 32 */
+    void (*begin)(void), (*end)(void); /* or NULL: around all that a thread does */
+} kern_cpu_attn_products;
+
+#define KERN_CPU_ATTN_BLOCK 32 /* the largest */
 
 struct kern_cpu_vec {
     const char *name;
@@ -40,8 +51,7 @@ struct kern_cpu_vec {
     void (*to_f16)(uint16_t *out, const float *x, int n);
 
     /* attention; by kern_dtype of the cache */
-    kern_cpu_qk_fn *qk[3];
-    kern_cpu_pv_fn *pv[3];
+    kern_cpu_attn_products attn[3];
     /* In place: s = exp(s - *max) over n (a multiple of 16) scores, hidden ones being -inf; returns their sum.  All
      * hidden: zeros, *max is -inf, 0. */
     float (*softmax)(float *s, int n, float *max);
@@ -63,5 +73,9 @@ struct kern_cpu_vec {
 extern const kern_cpu_vec kern_cpu_vec_generic;
 extern const kern_cpu_vec kern_cpu_vec_avx2;
 extern const kern_cpu_vec kern_cpu_vec_avx512;
+
+/* Over a BF16 cache with heads of 32, 64, .. KERN_CPU_AMX_HEAD_MAX dimensions. */
+#define KERN_CPU_AMX_HEAD_MAX 256
+extern const kern_cpu_attn_products kern_cpu_attn_amx_bf16;
 
 #endif

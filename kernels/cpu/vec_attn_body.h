@@ -11,6 +11,7 @@
  * Besides the primitives of vec_body.h: v_load_bf16(p), v_load_f16(p) read VL 16-bit numbers; v_word(p) VL words.
  */
 #define V_PER_GROUP (KERN_CPU_GROUP / VL)
+#define ATTN_BLOCK  24 /* query vectors */
 
 V_INLINE vf v_low(vu w)
 {
@@ -286,8 +287,9 @@ const kern_cpu_vec VEC_TABLE = {
     .rope = rope,
     .to_bf16 = to_bf16,
     .to_f16 = to_f16,
-    .qk = {[KERN_DTYPE_F32] = qk_f32, [KERN_DTYPE_BF16] = qk_bf16, [KERN_DTYPE_F16] = qk_f16},
-    .pv = {[KERN_DTYPE_F32] = pv_f32, [KERN_DTYPE_BF16] = pv_bf16, [KERN_DTYPE_F16] = pv_f16},
+    .attn = {[KERN_DTYPE_F32] = {.qk = qk_f32, .pv = pv_f32, .block = ATTN_BLOCK},
+             [KERN_DTYPE_BF16] = {.qk = qk_bf16, .pv = pv_bf16, .block = ATTN_BLOCK},
+             [KERN_DTYPE_F16] = {.qk = qk_f16, .pv = pv_f16, .block = ATTN_BLOCK}},
     .softmax = softmax,
     .merge = merge,
     .exp1 = exp1,

@@ -21,10 +21,15 @@
 
 /* clang-format off */
 #define KT_ISA(fn, isa) {#fn "/" isa, fn, NULL, NULL, (char[]){isa}}
+#ifdef KERN_AMX_EMULATED /* CMakeLists.txt */
+#define KT_EACH_CPU(fn) KT_ISA(fn, "amx")
+#define KT_EACH(fn) KT_EACH_CPU(fn)
+#else
 /* One test per instruction set of the CPU backend. */
 #define KT_EACH_CPU(fn) KT_ISA(fn, "generic"), KT_ISA(fn, "avx2"), KT_ISA(fn, "avx512"), KT_ISA(fn, "amx")
 /* The same, and one for the scalar backend. */
 #define KT_EACH(fn) KT_ISA(fn, "scalar"), KT_EACH_CPU(fn)
+#endif
 /* clang-format on */
 
 /* Opens the backend that *state names; skips the test when the machine cannot run it. */

@@ -1,19 +1,21 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* gemm_tiles_amx.h - the five tile instructions that gemm_amx.c uses, and their emulation in plain C.
+/* tiles_amx.h - the tile instructions that gemm_amx.c and attn_amx.c use, and their emulation in plain C.
  *
- * With KERN_AMX_EMULATED the same kernel runs on a machine without AMX: that is how its logic is tested there.  The
- * emulation adds the even k of a pair first, then the odd one, in FP32 with two roundings each; the instruction's own
- * order is fixed as well, but its bits differ.
+ * With KERN_AMX_EMULATED the same kernels run on a machine without AMX: that is how their logic is tested there
+ * (tests/kernels).  The emulation adds the even k of a pair first, then the odd one, in FP32 with two roundings each;
+ * the instruction's own order is fixed as well, but its bits differ.
  *
- * All tiles are 16 rows x 64 bytes: 16 x 16 FP32, 16 rows x 32 BF16 of activations, or 16 pairs x 16 columns of
- * weights.  Tile numbers are literals.  Included by gemm_amx.c only.
+ * All tiles are 16 rows x 64 bytes: 16 x 16 FP32, 16 rows x 32 BF16 on the left of a product, or 16 pairs of rows x
+ * 16 columns of BF16 on its right.  Tile numbers are literals.
  */
 #include <string.h>
 
 #include "kernels/convert.h"
 
 #define TILE_ROWS  16
-#define TILE_BYTES 64
+#define TILE_BYTES 64 /* of a row */
+#define TILE_K     32 /* numbers that one instruction adds up */
+#define TILE_SIZE  (TILE_ROWS * TILE_BYTES)
 
 #ifdef KERN_AMX_EMULATED
 
@@ -52,6 +54,14 @@ static inline void emulate_dot(int c, int a, int b)
     }
 }
 
+/* 32 numbers to BF16. */
+static inline void tile_round(uint16_t *out, const float *x)
+{
+    for (int i = 0; i < TILE_K; i++)
+        out[i] = kern_f32_to_bf16(x[i]);
+}
+
+#    define tile_barrier()           ((void)0)
 #    define tile_zero(t)             memset(g_tiles[t], 0, sizeof g_tiles[t])
 #    define tile_load(t, p, stride)  emulate_load(t, p, stride)
 #    define tile_store(t, p, stride) emulate_store(t, p, stride)
@@ -71,10 +81,19 @@ static void tiles_end(void)
 
 #    include <immintrin.h>
 
+/* The intrinsic of a load does not say that it reads memory: what was written just before must be there. */
+#    define tile_barrier()           __asm__ volatile("" : : : "memory")
 #    define tile_zero(t)             _tile_zero(t)
 #    define tile_load(t, p, stride)  _tile_loadd(t, p, stride)
 #    define tile_store(t, p, stride) _tile_stored(t, p, stride)
 #    define tile_dot(c, a, b)        _tile_dpbf16ps(c, a, b)
+
+static inline void tile_round(uint16_t *out, const float *x)
+{
+    __m512bh h = _mm512_cvtne2ps_pbh(_mm512_loadu_ps(x + 16), _mm512_loadu_ps(x));
+
+    memcpy(out, &h, sizeof h);
+}
 
 /* Palette 1 and the shapes of all eight tiles, in the layout of ldtilecfg. */
 typedef struct tile_config {
