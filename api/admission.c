@@ -9,7 +9,6 @@
 #define FIRST_GUESS_NS TP_NS_PER_S        /* between the ends of requests, before any were seen */
 #define GUESSES        4                  /* ends that tell more than the guess */
 #define SMOOTHING      32
-#define PAUSE_MAX_NS   (60 * TP_NS_PER_S) /* a longer silence says nothing about the rate */
 #define LAST_CHANCE_NS TP_NS_PER_S /* those who were refused twice come so much later, at least */
 #define GRACE_NS       (2 * TP_NS_PER_S) /* places are kept so long for those who are late */
 
@@ -39,12 +38,19 @@ bool api_admission_may_queue(api_admission *a, int open, int limit, int queue, a
     return !awaited;
 }
 
-/* Time until the next request ends, as far as one can tell: no shorter than the silence since the last. */
-static double expected_ns(const api_admission *a, int64_t now)
+/* Adds up the work since the last call. */
+static void advance(api_admission *a, int64_t now)
 {
-    double silence = a->n_done > 0 ? (double)(now - a->done_ns) : 0;
+    if (a->open > 0 && a->slots > 0)
+        a->work_ns +=
+            (double)(now - a->at_ns) * (a->open < a->slots ? a->open : a->slots) / (double)a->slots;
+    a->at_ns = now;
+}
 
-    return silence > a->interval_ns && silence < (double)PAUSE_MAX_NS ? silence : a->interval_ns;
+/* Time until the next request ends, as far as one can tell: no shorter than the work since the last. */
+static double expected_ns(const api_admission *a)
+{
+    return a->work_ns > a->interval_ns ? a->work_ns : a->interval_ns;
 }
 
 /* A place of one's own behind those given out before. */
@@ -54,7 +60,7 @@ static int64_t take_ticket(api_admission *a, int64_t now, api_caller who)
 
     if (a->ticket_ns < first)
         a->ticket_ns = first;
-    a->ticket_ns += (int64_t)expected_ns(a, now);
+    a->ticket_ns += (int64_t)expected_ns(a);
     if (a->ticket_ns > now + WAIT_MAX_NS)
         a->ticket_ns = now + WAIT_MAX_NS;
     return a->ticket_ns - now;
@@ -73,25 +79,31 @@ int api_admission_refuse(api_admission *a, int queue, api_caller who)
 
     pthread_mutex_lock(&a->lock);
     a->n_refused++;
-    wait =
-        who == API_CALLER_UNKNOWN ? clamp(expected_ns(a, now) * queue) : take_ticket(a, now, who);
+    advance(a, now);
+    wait = who == API_CALLER_UNKNOWN ? clamp(expected_ns(a) * queue) : take_ticket(a, now, who);
     pthread_mutex_unlock(&a->lock);
     return (int)(wait / TP_NS_PER_MS);
 }
 
+void api_admission_began(api_admission *a, int slots)
+{
+    pthread_mutex_lock(&a->lock);
+    advance(a, tp_now_ns());
+    a->open++;
+    a->slots = slots;
+    pthread_mutex_unlock(&a->lock);
+}
+
 void api_admission_done(api_admission *a)
 {
-    int64_t now = tp_now_ns();
-    double since;
-
     pthread_mutex_lock(&a->lock);
-    since = (double)(now - a->done_ns);
-    if (a->n_done > 0 && since < (double)PAUSE_MAX_NS)
-        a->interval_ns += (since - a->interval_ns) / (a->n_done < GUESSES     ? GUESSES
-                                                      : a->n_done < SMOOTHING ? (double)a->n_done
-                                                                              : SMOOTHING);
+    advance(a, tp_now_ns());
+    a->interval_ns += (a->work_ns - a->interval_ns) / (a->n_done < GUESSES     ? GUESSES
+                                                       : a->n_done < SMOOTHING ? (double)a->n_done
+                                                                               : SMOOTHING);
+    a->work_ns = 0;
+    a->open--;
     a->n_done++;
-    a->done_ns = now;
     pthread_mutex_unlock(&a->lock);
 }
 

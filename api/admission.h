@@ -5,6 +5,8 @@
  * be free for it: one place per request that ends, in the order of refusal.  So they come back at the rate at which they
  * can be served, and while some are awaited a part of the queue is kept for them: a half against newcomers that would
  * come back as well, a quarter against others.  Those others are told how long the queue is.
+ * The rate is that of a server with all places at work: time in which a quarter of them is counts a quarter, idle time
+ * nothing.  Else a quiet hour, or clients that were told to come one by one, would look like a slow server.
  * Threads: any.
  */
 #ifndef API_ADMISSION_H
@@ -17,9 +19,11 @@
 
 typedef struct api_admission {
     pthread_mutex_t lock;
-    int64_t done_ns;    /* when a request ended last */
-    double interval_ns; /* between the ends of requests, smoothed */
+    int64_t at_ns;      /* up to when work_ns counts */
+    double work_ns;     /* since the last end: time, weighed by the share of the places at work */
+    double interval_ns; /* between the ends of requests when all places are at work, smoothed */
     int64_t ticket_ns;  /* the latest time that was given to somebody */
+    int open, slots;    /* requests that run or wait; places to run */
     uint64_t n_done, n_refused;
 } api_admission;
 
@@ -37,7 +41,8 @@ typedef enum api_caller {
 bool api_admission_may_queue(api_admission *a, int open, int limit, int queue, api_caller who);
 /* One was refused: milliseconds after which it should come back. */
 int api_admission_refuse(api_admission *a, int queue, api_caller who);
-/* A request has ended. */
+/* A request was let in, where `slots` run at a time; one has ended. */
+void api_admission_began(api_admission *a, int slots);
 void api_admission_done(api_admission *a);
 uint64_t api_admission_refused(api_admission *a);
 

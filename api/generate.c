@@ -501,6 +501,8 @@ void api_gen_start(api_gen *g)
         st = submit(g, &g->prompts[i]);
     }
     g->submitted = st == TP_OK;
+    if (g->submitted)
+        api_queue_joined(g->server);
     if (st != TP_OK) {
         api_reply_status(g->server, g->exchange, st, g->params.chat ? "messages" : "prompt");
         api_gen_destroy(g);

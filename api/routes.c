@@ -209,6 +209,14 @@ bool api_may_queue(api_server *s, const api_exchange *x, const rt_engine *e)
     return api_admission_may_queue(&s->admission, open, limit, queue, caller(x));
 }
 
+void api_queue_joined(api_server *s)
+{
+    int open, limit, queue;
+
+    rt_engine_queue(atomic_load(&s->engine), &open, &limit, &queue);
+    api_admission_began(&s->admission, limit - queue);
+}
+
 void api_reply_queue_full(api_server *s, api_exchange *x)
 {
     int open, limit, queue;

@@ -33,6 +33,8 @@ void api_route_done(void *server, const api_exchange *x, int status);
 rt_engine *api_need_engine(api_server *s, api_exchange *x);
 /* Whether there is room in the queue for this caller: asked before the body is looked at, so that refusing is cheap. */
 bool api_may_queue(api_server *s, const api_exchange *x, const rt_engine *e);
+/* A request was let in: its end is reported to s->admission. */
+void api_queue_joined(api_server *s);
 /* 429 for a request that finds the queue full: tells the client when to come back. */
 void api_reply_queue_full(api_server *s, api_exchange *x);
 /* Answers a failed rt_engine_submit or a validation by its status, with tp_last_error() as the text. */
