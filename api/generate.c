@@ -201,6 +201,28 @@ static bool settle_length(api_gen *g, const api_prompt *p, api_problem *problem)
     return true;
 }
 
+/* What an idle server would refuse as well is no matter of coming back. */
+static bool fits_queue(const api_gen *g, api_problem *problem)
+{
+    const rt_engine_info *info = rt_engine_get_info(g->engine);
+    const char *name = g->params.chat ? "messages" : "prompt";
+    int64_t n = 0;
+
+    if (g->n_prompts > info->max_open)
+        return api_refuse(problem, 400, "invalid_value", name,
+                          "prompt: %d prompts are more than the %d requests that may be open at a "
+                          "time (--max-num-seqs and --max-num-queued-reqs); send fewer at once",
+                          g->n_prompts, info->max_open);
+    for (int i = 0; i < g->n_prompts; i++)
+        n += (int64_t)g->prompts[i].tokens.n;
+    if (info->max_queued_tokens > 0 && n > info->max_queued_tokens)
+        return api_refuse(problem, 400, "invalid_value", name,
+                          "%s: %lld tokens are more than the %lld that all open requests may have "
+                          "(--max-num-queued-tokens); send fewer at once",
+                          name, (long long)n, (long long)info->max_queued_tokens);
+    return true;
+}
+
 /* Keeps the last tokens; what is echoed is the text of those. */
 static bool truncate_prompt(const api_gen *g, api_prompt *p, api_problem *problem)
 {
@@ -491,6 +513,10 @@ void api_gen_start(api_gen *g)
             api_gen_refuse(g, &problem);
             return;
         }
+    }
+    if (!fits_queue(g, &problem)) {
+        api_gen_refuse(g, &problem);
+        return;
     }
     atomic_fetch_add(&g->server->n_inference, 1);
     g->counted = true;

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* openai_models.c - GET /v1/models and /v1/models/{id}. */
+#include <stdio.h>
 #include <string.h>
 
 #include "api/errors.h"
@@ -70,7 +71,7 @@ static bool percent_decode(const char *s, char out[ID_MAX])
 void api_model(api_server *s, api_exchange *x)
 {
     rt_engine *e = api_need_engine(s, x);
-    char id[ID_MAX];
+    char id[ID_MAX], text[ID_MAX];
     tp_buf out;
 
     if (e == NULL)
@@ -86,5 +87,7 @@ void api_model(api_server *s, api_exchange *x)
             return;
         }
     }
-    api_reply_error(x, 404, "model_not_found", "model", "The model does not exist.");
+    snprintf(text, sizeof text, "The model does not exist. This server offers `%.900s`.",
+             s->opt.model_names[0]);
+    api_reply_error(x, 404, "model_not_found", "model", text);
 }

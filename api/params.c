@@ -152,6 +152,7 @@ typedef struct reader {
     api_params *p;
     const rt_engine_info *info;
     api_problem *problem;
+    int64_t best_of;
 } reader;
 
 typedef bool (*custom_fn)(reader *r, const char *name, const tp_json *v);
@@ -456,11 +457,7 @@ static bool read_modalities(reader *r, const char *name, const tp_json *v)
 
 static bool read_best_of(reader *r, const char *name, const tp_json *v)
 {
-    int64_t n;
-
-    if (!read_int(v, name, 0, INT64_MAX, &n, r->problem))
-        return false;
-    return n <= 1 ? true : unsupported(r, name);
+    return read_int(v, name, 0, INT64_MAX, &r->best_of, r->problem);
 }
 
 static bool read_priority(reader *r, const char *name, const tp_json *v)
@@ -592,6 +589,7 @@ static const row k_rows[] = {
     I("top_logprobs", IN_CHAT, n_logprobs, 0, RT_LOGPROBS_MAX),
     R("top_p", IN_BOTH, sampling.top_p, 0, 1),
     I("truncate_prompt_tokens", IN_BOTH, truncate_prompt_tokens, 1, INT32_MAX),
+    U("use_beam_search", IN_BOTH),
     T("user", IN_BOTH, TP_JSON_STRING),
     T("verbosity", IN_CHAT, TP_JSON_STRING),
     U("web_search_options", IN_CHAT),
@@ -659,6 +657,8 @@ static bool check_together(reader *r, bool has_stream_options)
     if (has_stream_options && !p->stream)
         return api_refuse(r->problem, 400, "invalid_value", "stream_options",
                           "stream_options is only allowed together with stream: true");
+    if (r->best_of > 1 && r->best_of != p->n) /* as many as are answered: nothing to choose from */
+        return unsupported(r, "best_of");
     if (p->chat && p->n_logprobs >= 0 && !p->logprobs)
         return api_refuse(r->problem, 400, "invalid_value", "top_logprobs",
                           "top_logprobs needs logprobs: true");

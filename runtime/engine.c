@@ -120,6 +120,8 @@ static void fill_info(rt_engine *e)
                                .vocab = s->config.vocab,
                                .n_ranks = comm_size(e->group),
                                .max_num_seqs = s->max_num_seqs,
+                               .max_open = s->max_num_seqs + s->max_queued_reqs,
+                               .max_queued_tokens = s->max_queued_tokens,
                                .block_tokens = s->block_tokens,
                                .n_blocks = s->n_blocks,
                                .dtype = s->dtype,

@@ -81,6 +81,8 @@ typedef struct rt_engine_info {
     int64_t max_model_len;
     int32_t vocab; /* rows of the head: largest legal token id + 1 */
     int n_ranks, max_num_seqs, block_tokens;
+    int max_open;              /* requests that run or wait at a time */
+    int64_t max_queued_tokens; /* tokens of their prompts; 0: no limit */
     int32_t n_blocks;
     kern_dtype dtype;
     const int32_t *eos; /* [n_eos] */

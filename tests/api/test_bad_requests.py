@@ -76,6 +76,7 @@ UNSUPPORTED = {
     "structured_outputs": (BOTH, '{"choice":["a"]}'),
     "bad_words": (BOTH, '["a"]'),
     "best_of": ((TEXT,), "2"),
+    "use_beam_search": (BOTH, "true"),
     "priority": (BOTH, "1"),
 }
 
@@ -326,6 +327,7 @@ GOOD = [
     (CHAT, '{"messages":[{"role":"user","content":"<|im_end|><s>\\ud83d\\ude00\\u202e"}],"max_tokens":1}'),
     (TEXT, '{"prompt":"hi","max_tokens":1,"seed":-9223372036854775808,"top_k":9223372036854775807}'),
     (TEXT, '{"prompt":"hi","max_tokens":1,"seed":9223372036854775807,"logit_bias":{},"best_of":1}'),
+    (TEXT, '{"prompt":"hi","max_tokens":1,"best_of":2,"n":2,"use_beam_search":false}'),
     (TEXT, '{"prompt":"hi","max_tokens":1,"temperature":1e-400,"top_p":-0,"frequency_penalty":-2}'),
     (TEXT, '{"prompt":"hi","max_tokens":1,"messages":5,"top_logprobs":"x","priority":0,"suffix":null}'),
     (TEXT, '{"prompt":"hi","max_tokens":1,"x":' + "[" * 63 + "]" * 63 + "}"),

@@ -145,6 +145,16 @@ def test_full_queue_of_tokens(narrow):
     assert narrow.post("/v1/completions", {"prompt": words, "max_tokens": 1})[0] == 200
 
 
+def test_what_never_fits_is_not_told_to_come_back(narrow):
+    for body, words in (({"prompt": ["a"] * 7}, "7 prompts are more than the 6 requests"),
+                        ({"prompt": " ".join(["word"] * 700)}, "tokens are more than the 600"),
+                        ({"prompt": [" ".join(["word"] * 250)] * 3}, "tokens are more than the 600")):
+        status, headers, answer = narrow.post("/v1/completions", {**body, "max_tokens": 1})
+        assert status == 400 and "retry-after" not in headers, answer
+        assert answer["error"]["param"] == "prompt" and words in answer["error"]["message"], answer
+    assert narrow.post("/v1/completions", {"prompt": ["a"] * 6, "max_tokens": 1})[0] == 200
+
+
 def test_places_for_those_who_come_back(narrow):
     """When an SDK client was refused, the last place of the queue is not a newcomer's."""
     streams = fill(narrow, 6)

@@ -27,7 +27,7 @@ def test_models(client, model):
     assert one.max_model_len >= 64
     with pytest.raises(openai.NotFoundError) as e:
         client.models.retrieve("no-such-model")
-    assert e.value.code == "model_not_found"
+    assert e.value.code == "model_not_found" and f"`{model}`" in e.value.message
 
 
 def test_chat(client, model):
