@@ -44,26 +44,27 @@ typedef struct right_side {
     size_t step;                   /* bytes from step to step */
 } right_side;
 
-/* x rounded to left->tiles; columns outside [begin, end) and rows from m on become zeros.  Columns are counted from
+/* Rows rounded to left->tiles; columns outside [begin, end) and missing rows become zeros.  Columns are counted from
  * step 0 on. */
-static void lay_left(left_side *left, const float *x, int ld, int m, int begin, int end)
+static void lay_left(left_side *left, kern_cpu_rows rows, int begin, int end)
 {
-    left->row_tiles = m > TILE_ROWS ? 2 : 1;
+    left->row_tiles = rows.n > TILE_ROWS ? 2 : 1;
     left->steps = (end + TILE_K - 1) / TILE_K;
     for (int r = 0; r < left->row_tiles * TILE_ROWS; r++) {
         int tile = r / TILE_ROWS * left->steps;
         uint16_t *out = left->tiles + (tile * TILE_ROWS + r % TILE_ROWS) * TILE_K;
+        const float *x = rows.x + (ptrdiff_t)r * rows.ld;
 
         for (int c = 0; c < end; c += TILE_K, out += TILE_ROWS * TILE_K) {
             int from = begin > c ? begin - c : 0, to = end - c < TILE_K ? end - c : TILE_K;
 
-            if (r < m && from == 0 && to == TILE_K) {
-                tile_round(out, x + (ptrdiff_t)r * ld + c);
+            if (r < rows.n && from == 0 && to == TILE_K) {
+                tile_round(out, x + c);
                 continue;
             }
             memset(out, 0, TILE_BYTES);
-            for (int i = from; r < m && i < to; i++)
-                out[i] = kern_f32_to_bf16(x[(ptrdiff_t)r * ld + c + i]);
+            for (int i = from; r < rows.n && i < to; i++)
+                out[i] = kern_f32_to_bf16(x[c + i]);
         }
     }
 }
@@ -131,12 +132,12 @@ static void fetch(const void *p, int bytes)
         __builtin_prefetch((const char *)p + byte);
 }
 
-static void qk(float *s, int s_ld, const float *q, int q_ld, int m, const void *const *k,
-               const void *const *ahead, int n, int hd)
+static void qk(float *s, int s_ld, kern_cpu_rows q, const void *const *k, const void *const *ahead,
+               int n, int hd)
 {
     left_side left;
 
-    lay_left(&left, q, q_ld, m, 0, hd);
+    lay_left(&left, q, 0, hd);
     for (int g = 0; g < n; g += 2) {
         int now = n - g < 2 ? 1 : 2;
         right_side right = {
@@ -188,15 +189,15 @@ static void lay_values(uint16_t *out, const void *const *v, const void *const *a
     }
 }
 
-static void pv(float *o, int hd, const float *p, int p_ld, int m, const void *const *v,
-               const void *const *ahead, int begin, int end)
+static void pv(float *o, int hd, kern_cpu_rows p, const void *const *v, const void *const *ahead,
+               int begin, int end)
 {
     uint16_t values[TOKENS_MAX * TILE_K] __attribute__((aligned(64)));
-    int skip = begin / TILE_K;
+    int skip = begin / TILE_K * TILE_K;
     left_side left;
 
-    lay_left(&left, p + (ptrdiff_t)skip * TILE_K, p_ld, m, begin - skip * TILE_K,
-             end - skip * TILE_K);
+    p.x += skip;
+    lay_left(&left, p, begin - skip, end - skip);
     for (int d = 0; d < hd; d += TILE_K) {
         right_side right = {.first = (const uint8_t *)values,
                             .second = (const uint8_t *)values + TILE_BYTES,

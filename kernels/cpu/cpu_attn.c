@@ -224,15 +224,16 @@ static void attend_tile(const attn_job *job, const vec_block *b, int tile, const
         v[g] = p + (size_t)kv->groups * kv->group_bytes;
         next[g] = fetch && pos + TILE < b->end ? group_at(job, b, pos + TILE) : p;
     }
-    job->products->qk(t->score + g0 * KERN_CPU_GROUP, TILE, t->q, job->hd, b->n, k + g0,
-                      fetch ? v + g0 : NULL, g1 - g0, job->hd);
+    job->products->qk(t->score + g0 * KERN_CPU_GROUP, TILE, (kern_cpu_rows){t->q, job->hd, b->n},
+                      k + g0, fetch ? v + g0 : NULL, g1 - g0, job->hd);
     for (int i = 0; i < b->n; i++) {
         int pos = position(b, i);
 
         t->part_sum[i] = weigh(job, t->score + i * TILE, g0 * KERN_CPU_GROUP, g1 * KERN_CPU_GROUP,
                                first_seen(a, pos) - base, pos + 1 - base, &t->part_max[i]);
     }
-    job->products->pv(t->part, job->hd, t->score, TILE, b->n, v, fetch ? next : NULL, begin, end);
+    job->products->pv(t->part, job->hd, (kern_cpu_rows){t->score, TILE, b->n}, v,
+                      fetch ? next : NULL, begin, end);
 }
 
 /* Joins a tile's (part, part_max, part_sum) to what lies left of it. */

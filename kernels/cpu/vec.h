@@ -14,16 +14,22 @@
 #define KERN_CPU_SUM_BLOCK                                                                         \
     64 /* numbers whose exponentials are added in FP32; blocks are joined in FP64 */
 
-/* Scores of m query vectors (stride q_ld) against n groups of 16 keys: s[i * s_ld + 16 * g + lane].  hd: padded.
+/* n rows of numbers, `ld` apart: query vectors, or weights. */
+typedef struct kern_cpu_rows {
+    const float *x;
+    int ld, n;
+} kern_cpu_rows;
+
+/* Scores of query vectors against n groups of 16 keys: s[i * s_ld + 16 * g + lane].  hd: padded.
  * While it reads k[g] it fetches ahead[g] (as many bytes) into the cache; ahead may be NULL. */
-typedef void kern_cpu_qk_fn(float *s, int s_ld, const float *q, int q_ld, int m,
-                            const void *const *k, const void *const *ahead, int n, int hd);
-/* o[i] = sum of p[i * p_ld + t] * v(t) for t = begin .. end - 1, in an order that depends on t only; v(t) is row t % 16
+typedef void kern_cpu_qk_fn(float *s, int s_ld, kern_cpu_rows q, const void *const *k,
+                            const void *const *ahead, int n, int hd);
+/* o[i * hd + ..] = sum of p[i][t] * v(t) for t = begin .. end - 1, in an order that depends on t only; v(t) is row t % 16
  * of group t / 16.  ahead as above. */
-typedef void kern_cpu_pv_fn(float *o, int hd, const float *p, int p_ld, int m, const void *const *v,
+typedef void kern_cpu_pv_fn(float *o, int hd, kern_cpu_rows p, const void *const *v,
                             const void *const *ahead, int begin, int end);
 
-/* The two products of attention over one kind of cache.  They may write rows m .. block - 1 of s and o, too. */
+/* The two products of attention over one kind of cache.  They may write all `block` rows of s and o. */
 typedef struct kern_cpu_attn_products {
     kern_cpu_qk_fn *qk;
     kern_cpu_pv_fn *pv;

@@ -226,15 +226,15 @@ V_INLINE void pv_all(float *o, int hd, const float *p, int p_ld, int m, const vo
 }
 
 #define ATTN_FUNCTIONS(suffix, type)                                                               \
-    static void qk_##suffix(float *s, int s_ld, const float *q, int q_ld, int m,                   \
-                            const void *const *k, const void *const *ahead, int n, int hd)         \
+    static void qk_##suffix(float *s, int s_ld, kern_cpu_rows q, const void *const *k,             \
+                            const void *const *ahead, int n, int hd)                               \
     {                                                                                              \
-        qk_all(s, s_ld, q, q_ld, m, k, ahead, n, hd, type);                                        \
+        qk_all(s, s_ld, q.x, q.ld, q.n, k, ahead, n, hd, type);                                    \
     }                                                                                              \
-    static void pv_##suffix(float *o, int hd, const float *p, int p_ld, int m,                     \
-                            const void *const *v, const void *const *ahead, int begin, int end)    \
+    static void pv_##suffix(float *o, int hd, kern_cpu_rows p, const void *const *v,               \
+                            const void *const *ahead, int begin, int end)                          \
     {                                                                                              \
-        pv_all(o, hd, p, p_ld, m, v, ahead, begin, end, type);                                     \
+        pv_all(o, hd, p.x, p.ld, p.n, v, ahead, begin, end, type);                                 \
     }
 
 ATTN_FUNCTIONS(f32, KERN_DTYPE_F32)
