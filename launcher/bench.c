@@ -23,13 +23,29 @@ static const char *key_of(const launch_options *opt)
     return key != NULL && *key != '\0' ? key : NULL;
 }
 
-static tp_status check_files(const launch_options *opt)
+static tp_status check_file(const char *option, const char *path)
+{
+    bool there = path != NULL && access(path, F_OK) == 0;
+    FILE *f = path != NULL ? fopen(path, "a") : NULL; /* nothing that is there is lost */
+
+    if (path != NULL && f == NULL)
+        return TP_FAIL(TP_ERR_IO, "%s: cannot write %s: %m", option, path);
+    if (f != NULL)
+        (void)fclose(f);
+    if (f != NULL && !there)
+        (void)unlink(path); /* nothing is left where nothing comes of it */
+    return TP_OK;
+}
+
+tp_status launch_check_outputs(const launch_options *opt)
 {
     if (opt->plot != NULL && !launch_picture_can_write(opt->plot))
         return TP_FAIL(TP_ERR_INVALID,
                        "--plot: expected a file that ends in .svg or .png, found \"%s\"",
                        opt->plot);
-    return TP_OK;
+    TP_TRY(check_file("--output", opt->output));
+    TP_TRY(check_file("--csv", opt->csv));
+    return check_file("--plot", opt->plot);
 }
 
 static tp_status run_loads(launch_result *results, int *n_run, const launch_load *loads, int n,
@@ -117,7 +133,7 @@ static tp_status run_http(const launch_options *opt, launch_http_target t, launc
 
     if (launch_read_loads(loads, &n, opt) != TP_OK)
         return TP_FAIL(TP_ERR_INVALID, "%s", tp_last_error());
-    TP_TRY(check_files(opt));
+    TP_TRY(launch_check_outputs(opt));
     if (t.base_url == NULL)
         (void)snprintf(base, sizeof base, "http://%s:%lld", opt->host, (long long)opt->port);
     else

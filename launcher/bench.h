@@ -53,6 +53,7 @@ const char *launch_prompt_word(const launch_load *load, int index, int i);
 /* ---- what came of it ---- */
 typedef struct launch_kind {
     char what[64];
+    char said[256]; /* by the server about the first one; or "" */
     int n;
 } launch_kind;
 
@@ -72,7 +73,7 @@ typedef struct launch_result {
 
 void launch_result_init(launch_result *r, const launch_load *load);
 void launch_result_release(launch_result *r);
-void launch_count_failure(launch_result *r, const char *kind);
+launch_kind *launch_count_failure(launch_result *r, const char *kind);
 /* A request that was answered in full; prompt and completion are -1 where the server did not count. */
 typedef struct launch_done {
     int64_t start_ns, first_ns, end_ns; /* first_ns 0: no text came */
@@ -99,6 +100,8 @@ TP_MUST_USE tp_status launch_write_plot(const char *path, const launch_bench_hea
                                         launch_result *r, int n);
 TP_MUST_USE tp_status launch_write_file(const char *path, const tp_buf *text);
 
+/* Can the files that the options name be written?  Asked before the work.  INVALID, IO. */
+TP_MUST_USE tp_status launch_check_outputs(const launch_options *opt);
 /* To --output and, with --json, to the terminal; releases j. */
 TP_MUST_USE tp_status launch_tell_json(const launch_options *opt, launch_json *j);
 /* All of the above that the options ask for. */

@@ -345,6 +345,8 @@ int launch_bench_host(const launch_options *opt)
             tp_error("bench", "%s", tp_last_error());
         return 1;
     }
+    if (leads && launch_check_outputs(opt) != TP_OK)
+        return 1;
     /* before MPI is up: what it sets in the environment and opens is not for the server */
     if (leads && curl_global_init(CURL_GLOBAL_DEFAULT) != CURLE_OK)
         return 1;

@@ -21,6 +21,7 @@
 #include "base/json.h"
 #include "base/log.h"
 #include "base/mem.h"
+#include "base/utf8.h"
 #include "launcher/bench.h"
 #include "launcher/bench_sse.h"
 #include "runtime/model/progress.h"
@@ -29,6 +30,7 @@
 #define CONNECT_MS        10000L
 #define ANSWER_MAX        ((size_t)64 << 20)
 #define MODELS_MAX        ((size_t)4 << 20)
+#define SAID_MAX          ((size_t)64 << 10) /* of an error answer */
 #define URL_MAX           2048
 #define FILES_BESIDE      64 /* open files that are no connections */
 #define PROGRESS_EVERY_NS (100 * TP_NS_PER_MS)
@@ -276,8 +278,11 @@ static size_t take_body(char *bytes, size_t size, size_t n, void *arg)
 
     n *= size;
     curl_easy_getinfo(s->easy, CURLINFO_RESPONSE_CODE, &status);
-    if (status != 200)
-        return n; /* the status says enough */
+    if (status != 200) {
+        if (s->answer.len + n <= SAID_MAX)
+            tp_buf_put(&s->answer, bytes, n);
+        return n;
+    }
     if (!s->run->target->stream) {
         tp_buf_put(&s->answer, bytes, n);
         return s->answer.failed ? 0 : n;
@@ -389,6 +394,46 @@ static const char *name_code(CURLcode code)
     return curl_easy_strerror(code);
 }
 
+/* In one line; what is no UTF-8 becomes blank. */
+static void copy_text(char *out, size_t cap, const char *text)
+{
+    size_t left = strlen(text), n = 0;
+    uint32_t cp;
+
+    while (left > 0) {
+        int length = tp_utf8_decode(text, left, &cp);
+        size_t take = length > 0 ? (size_t)length : 1;
+
+        if (n + take >= cap)
+            break;
+        memcpy(out + n, text, take);
+        if (length == 0 || cp < ' ' || cp == 0x7f)
+            out[n] = ' ';
+        n += take;
+        text += take;
+        left -= take;
+    }
+    out[n] = '\0';
+}
+
+/* The message of an error answer, or as much of another answer as there is room for. */
+static void quote_answer(launch_kind *k, const tp_buf *answer)
+{
+    const tp_json *error;
+    const char *said = NULL;
+    tp_json *root = NULL;
+
+    if (answer->len == 0 || answer->failed)
+        return;
+    if (tp_json_parse(&root, tp_buf_str(answer), answer->len, NULL) == TP_OK) {
+        error = tp_json_get(root, "error");
+        said = tp_json_get_string(error, "message", tp_json_string(error));
+        said = said != NULL ? said : tp_json_get_string(root, "message", NULL);
+    }
+    copy_text(k->said, sizeof k->said, said != NULL ? said : tp_buf_str(answer));
+    tp_json_free(root);
+}
+
 static void conclude(runner *run, slot *s, CURLcode code)
 {
     launch_result *r = run->result;
@@ -409,7 +454,10 @@ static void conclude(runner *run, slot *s, CURLcode code)
     if (s->error[0] == '\0' && !s->ended)
         (void)snprintf(s->error, sizeof s->error, "stream without an end");
     if (s->error[0] != '\0') {
-        launch_count_failure(r, s->error);
+        launch_kind *k = launch_count_failure(r, s->error);
+
+        if (k->n == 1 && status != 200)
+            quote_answer(k, &s->answer);
         return;
     }
     if (s->done.input_tokens < 0 || s->done.output_tokens < 0) {

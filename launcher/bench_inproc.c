@@ -443,6 +443,8 @@ int launch_bench_engine(const launch_options *opt)
             tp_error("bench", "%s", tp_last_error());
         return 1;
     }
+    if (launch_env_rank() <= 0 && launch_check_outputs(opt) != TP_OK)
+        return 1;
     if (launch_engine_begin(&job, opt) != TP_OK)
         return 1;
     st = measure_both(results, &job, loads, n);

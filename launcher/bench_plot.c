@@ -117,12 +117,12 @@ static void put_loads(launch_picture *p, const axes *a, const launch_result *r)
 
     for (int i = 0; i < a->n; i++) {
         double x = x_of(a, i);
+        double rate = r[i].duration_s > 0 ? (double)r[i].output_tokens / r[i].duration_s : 0;
 
         launch_picture_line(p, (launch_point){x, TOP}, (launch_point){x, y}, LAUNCH_GREY);
         name_load(text, &r[i].load);
         put_text(p, x, y + 20, "middle", text);
-        (void)snprintf(text, sizeof text, "%.4g tok/s",
-                       r[i].duration_s > 0 ? (double)r[i].output_tokens / r[i].duration_s : 0);
+        (void)snprintf(text, sizeof text, "%.*f tok/s", rate < 100 ? 1 : 0, rate);
         put_text(p, x, y + 38, "middle", text);
         if (r[i].label != NULL)
             put_text(p, x, y + 54, "middle", r[i].label);

@@ -22,7 +22,7 @@ void launch_result_release(launch_result *r)
     launch_samples_release(&r->e2el_ms);
 }
 
-void launch_count_failure(launch_result *r, const char *kind)
+launch_kind *launch_count_failure(launch_result *r, const char *kind)
 {
     launch_kind *k = NULL;
 
@@ -38,6 +38,7 @@ void launch_count_failure(launch_result *r, const char *kind)
     if (k == NULL)
         k = &r->kinds[LAUNCH_KINDS_MAX - 1];
     k->n++;
+    return k;
 }
 
 void launch_count_done(launch_result *r, const launch_done *d)
@@ -138,8 +139,11 @@ void launch_print_result(FILE *out, launch_result *r)
     print_latency(out, "per token (TPOT)", &r->tpot_ms);
     print_latency(out, "between tokens (ITL)", &r->itl_ms);
     print_latency(out, "whole answer (E2EL)", &r->e2el_ms);
-    for (int i = 0; i < r->n_kinds; i++)
+    for (int i = 0; i < r->n_kinds; i++) {
         fprintf(out, "  failed: %-30s %d\n", r->kinds[i].what, r->kinds[i].n);
+        if (r->kinds[i].said[0] != '\0')
+            fprintf(out, "    the first: %s\n", r->kinds[i].said);
+    }
 }
 
 /* ---- JSON and CSV: one list of members for both ---- */
@@ -269,6 +273,11 @@ void launch_put_result(launch_json *j, const launch_bench_head *head, launch_res
     launch_json_open(j, "errors", '{');
     for (int i = 0; i < r->n_kinds; i++)
         launch_json_int(j, r->kinds[i].what, r->kinds[i].n);
+    launch_json_close(j, '}');
+    launch_json_open(j, "error_messages", '{');
+    for (int i = 0; i < r->n_kinds; i++)
+        if (r->kinds[i].said[0] != '\0')
+            launch_json_text(j, r->kinds[i].what, r->kinds[i].said);
     launch_json_close(j, '}');
     launch_json_close(j, '}');
 }

@@ -154,8 +154,8 @@ def event(text):
 DONE = b"data: [DONE]\n\n"
 ANSWERS = {
     "good": (200, {}, event("a") + event("b") + DONE),
-    "full": (429, {"Retry-After": "1"}, b"{}"),
-    "broken": (500, {}, b"{}"),
+    "full": (429, {"Retry-After": "1"}, b'{"error":{"message":"come\\nlater"}}'),
+    "broken": (500, {}, b"<b>bro\xffken\xc3\xa9"),
     "cut": (200, {}, event("a")),
     "rubbish": (200, {}, b"data: {\"choi\n\n" + DONE),
     "error": (200, {}, event("a") + b'data: {"error":{"code":"rank_lost"}}\n\n' + DONE),
@@ -207,12 +207,15 @@ def test_failures_by_kind():
     assert r["completed"] == 3 and r["failed"] == 7
     assert r["errors"] == {"http 429 with Retry-After": 2, "http 500": 1, "stream without an end": 1,
                            "event that is no JSON object": 1, "error event: rank_lost": 1, "connection lost": 1}
+    assert r["error_messages"] == {"http 429 with Retry-After": "come later", "http 500": "<b>bro ken\u00e9"}
     assert r["total_output_tokens"] == 6  # pieces of text, as this server does not count
 
 
 @pytest.mark.parametrize("options,text", [
     (["--max-concurrency", "1,x"], "--max-concurrency: expected numbers"), (["--request-rate", "0"], "--request-rate"),
     (["--plot", "a.jpg"], "--plot: expected a file that ends in .svg or .png"), (["--burstiness", "0"], "--burstiness"),
+    (["--csv", "/nonexistent/a.csv"], "--csv: cannot write /nonexistent/a.csv"),
+    (["--output", "/nonexistent/a.json"], "--output: cannot write"),
     ([MODEL, "--host", "--max-concurrency", "0"], "expected 1 to 4096 sequences"),
     (["--base-url", "http://127.0.0.1:1"], "--base-url says which server"), (["--num-prompts", "0"], "--num-prompts")])
 def test_refused(options, text):
