@@ -8,6 +8,7 @@
  */
 #include "launcher/model_path.h"
 
+#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -53,7 +54,7 @@ static bool try_directory(search *s, const char *path)
         snprintf(s->out, LAUNCH_PATH_MAX, "%s", path);
         return true;
     }
-    add_tried(s, path, "config.json");
+    add_tried(s, path, errno == EACCES ? "config.json (permission denied)" : "config.json");
     return false;
 }
 

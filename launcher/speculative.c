@@ -23,8 +23,10 @@ static tp_status read_number(const number_key *k, const tp_json *v)
     int64_t n;
 
     if (!tp_json_int64(v, &n) || n < k->min || n > k->max)
-        return TP_REJECT(TP_ERR_INVALID, OPTION ": %s: expected a number from %d to %d", k->name,
-                         k->min, k->max);
+        return TP_REJECT(TP_ERR_INVALID, OPTION ": %s: expected a number from %d to %d, found %s%s",
+                         k->name, k->min, k->max, tp_json_raw(v) != NULL ? "" : "a ",
+                         tp_json_raw(v) != NULL ? tp_json_raw(v)
+                                                : tp_json_kind_name(tp_json_kind(v)));
     *k->value = (int)n;
     return TP_OK;
 }
@@ -73,8 +75,10 @@ static tp_status read_object(rt_speculation *s, const tp_json *root)
                                {"disable_by_batch_size", &s->max_seqs, 1, 65536}};
 
     if (tp_json_kind(root) != TP_JSON_OBJECT || tp_json_get(root, "method") == NULL)
-        return TP_REJECT(TP_ERR_INVALID,
-                         OPTION ": expected an object such as {\"method\": \"ngram\"}");
+        return TP_REJECT(
+            TP_ERR_INVALID, OPTION ": expected an object such as {\"method\": \"ngram\"}, found %s",
+            tp_json_kind(root) == TP_JSON_OBJECT ? "one without a method"
+                                                 : tp_json_kind_name(tp_json_kind(root)));
     s->max_tokens = DEFAULT_TOKENS;
     TP_JSON_EACH(v, root)
     TP_TRY(read_member(keys, TP_ARRAY_LEN(keys), v));

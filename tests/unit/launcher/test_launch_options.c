@@ -158,8 +158,10 @@ static void test_speculation(void **state)
     assert_int_equal(g.opt.speculation.ngram.max, 4);
     assert_int_equal(g.opt.speculation.max_seqs, 32);
     assert_refused(PARSE("--speculative-config", "ngram"), "expected JSON such as");
-    assert_refused(PARSE("--speculative-config", "{}"), "expected an object such as");
-    assert_refused(PARSE("--speculative-config", "[1]"), "expected an object such as");
+    assert_refused(
+        PARSE("--speculative-config", "{\"prompt_lookup_max\":4}"),
+        "expected an object such as {\"method\": \"ngram\"}, found one without a method");
+    assert_refused(PARSE("--speculative-config", "[1]"), "found array");
     assert_refused(PARSE("--speculative-config", "{\"method\":\"eagle\"}"),
                    "expected \"ngram\" (prompt lookup), found \"eagle\"");
     assert_refused(PARSE("--speculative-config", "{\"method\":3}"), "found a number");
@@ -167,7 +169,7 @@ static void test_speculation(void **state)
                    "unknown key \"model\"");
     assert_refused(
         PARSE("--speculative-config", "{\"method\":\"ngram\",\"num_speculative_tokens\":17}"),
-        "num_speculative_tokens: expected a number from 1 to 16");
+        "num_speculative_tokens: expected a number from 1 to 16, found 17");
     assert_refused(PARSE("--speculative-config",
                          "{\"method\":\"ngram\",\"prompt_lookup_min\":5,\"prompt_lookup_max\":2}"),
                    "prompt_lookup_min 5 is above prompt_lookup_max 2");
@@ -272,6 +274,28 @@ static void test_service_links_are_not_options(void **state)
     unsetenv("TPSERVE_PORT");
 }
 
+/* What is a JSON object on the command line may be a mapping here. */
+static void test_yaml_mapping(void **state)
+{
+    char path[32];
+
+    (void)state;
+    for (int i = 0; i < 3; i++) {
+        write_config(
+            path, i == 0   ? "speculative-config: {\"method\": \"ngram\", "
+                             "\"num_speculative_tokens\": 5}\n"
+                  : i == 1 ? "speculative_config:\n  method: ngram\n  num_speculative_tokens: 5\n"
+                           : "speculative-config: '{\"method\": \"ngram\", "
+                             "\"num_speculative_tokens\": 5}'\n");
+        assert_int_equal(PARSE("m", "--config", path), TP_OK);
+        assert_int_equal(g.opt.speculation.max_tokens, 5);
+        unlink(path);
+    }
+    write_config(path, "speculative-config: {method: ngram, prompt_lookup_max: \"4\"}\n");
+    assert_refused(PARSE("--config", path), "found a string"); /* quoted is text */
+    unlink(path);
+}
+
 static void test_yaml_errors_have_a_line(void **state)
 {
     static const struct {
@@ -281,6 +305,8 @@ static void test_yaml_errors_have_a_line(void **state)
         {"block_sise: 32\n", ":1: unknown option \"block_sise\"; did you mean \"block-size\"?"},
         {"\n\nport: x\n", ":3: --port: expected a whole number"},
         {"port: [1, 2]\n", ":1: port: expected a single value"},
+        {"model: {a: 1}\n", ":1: model: expected a single value"},
+        {"speculative-config: {method: [1]}\n", ":1: speculative-config: expected plain values"},
         {"api-key:\n  - [a]\n", ":2: api-key: expected a list of plain values"},
         {"- a\n- b\n", "expected a mapping"},
         {"port: 1\n  host: {\n", ":2: "},
@@ -379,6 +405,7 @@ int main(void)
         cmocka_unit_test(test_precedence),
         cmocka_unit_test(test_environment_lists),
         cmocka_unit_test(test_service_links_are_not_options),
+        cmocka_unit_test(test_yaml_mapping),
         cmocka_unit_test(test_yaml_errors_have_a_line),
         cmocka_unit_test(test_secrets_are_wiped_and_never_printed),
         cmocka_unit_test(test_generated_texts),

@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "launcher/keys.h"
@@ -150,6 +151,28 @@ static void test_every_place_is_listed(void **state)
     assert_int_equal(find(NULL, NULL, out), TP_ERR_INVALID);
 }
 
+/* A directory that may not be read is not called missing.  In a child, which gives up being root. */
+static void test_closed_directory(void **state)
+{
+    char out[LAUNCH_PATH_MAX], path[256];
+    int status = -1;
+    pid_t child;
+
+    (void)state;
+    (void)snprintf(path, sizeof path, "%s/models/plain", g_root);
+    assert_int_equal(chmod(g_root, 0), 0);
+    child = fork();
+    if (child == 0) {
+        bool told = (geteuid() != 0 || setuid(65534) == 0) && find(path, NULL, out) != TP_OK &&
+                    strstr(tp_last_error(), "/plain/config.json (permission denied)") != NULL;
+
+        _exit(told ? 0 : 1);
+    }
+    assert_true(child > 0 && waitpid(child, &status, 0) == child);
+    assert_int_equal(chmod(g_root, 0700), 0);
+    assert_true(WIFEXITED(status) && WEXITSTATUS(status) == 0);
+}
+
 static void test_keys(void **state)
 {
     char path[256];
@@ -201,9 +224,13 @@ static void test_open_addresses_need_a_key(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_directory), cmocka_unit_test(test_model_path),
-        cmocka_unit_test(test_cache),     cmocka_unit_test(test_every_place_is_listed),
-        cmocka_unit_test(test_keys),      cmocka_unit_test(test_open_addresses_need_a_key),
+        cmocka_unit_test(test_directory),
+        cmocka_unit_test(test_model_path),
+        cmocka_unit_test(test_cache),
+        cmocka_unit_test(test_every_place_is_listed),
+        cmocka_unit_test(test_closed_directory),
+        cmocka_unit_test(test_keys),
+        cmocka_unit_test(test_open_addresses_need_a_key),
     };
 
     return cmocka_run_group_tests(tests, make_tree, remove_tree);
