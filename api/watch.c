@@ -26,7 +26,8 @@
 
 #define TICK_MS    250
 #define EVENTS_MAX 128
-#define RATE_TICKS 4 /* readers are looked at, and cuts logged, once in so many ticks */
+#define RATE_TICKS 4   /* readers are looked at, and cuts logged, once in so many ticks */
+#define SLACK_MIN  256 /* connections that have gone, before the heap is asked for what they took */
 
 struct api_watch {
     pthread_mutex_t lock;
@@ -38,6 +39,8 @@ struct api_watch {
     api_link *dead;  /* removed, not yet released; linked by next */
     int64_t next_scan_ns;
     unsigned n_scans;
+    int n_links, n_peak, n_before; /* now; most since the last trim; a second ago */
+    bool trim_due;
     atomic_int excess; /* idle connections to close */
     uint64_t cuts[API_N_PHASES], logged[API_N_PHASES];
 };
@@ -141,6 +144,18 @@ static void log_cuts(api_watch *w)
     memcpy(seen, c, sizeof w->logged);
 }
 
+/* When most of many connections have gone, and no more go, free memory lies between what is left of others'. */
+static bool has_slack(api_watch *w)
+{
+    bool settled = w->n_links >= w->n_before;
+
+    w->n_before = w->n_links;
+    if (!settled || w->n_peak - w->n_links < SLACK_MIN || w->n_links > w->n_peak / 2)
+        return false;
+    w->n_peak = w->n_links;
+    return true;
+}
+
 static void scan(api_watch *w, int64_t now)
 {
     bool rates = w->n_scans++ % RATE_TICKS == 0;
@@ -150,8 +165,10 @@ static void scan(api_watch *w, int64_t now)
         next = l->next;
         scan_link(w, l, now, rates, &excess);
     }
-    if (rates)
-        log_cuts(w);
+    if (!rates)
+        return;
+    log_cuts(w);
+    w->trim_due |= has_slack(w);
 }
 
 static void release_dead(api_watch *w)
@@ -171,9 +188,13 @@ static void *loop(void *arg)
 
     pthread_mutex_lock(&w->lock);
     while (!w->ending) {
+        bool trim = w->trim_due;
         int n;
 
+        w->trim_due = false;
         pthread_mutex_unlock(&w->lock);
+        if (trim)
+            tp_mem_trim();
         n = epoll_wait(w->epoll_fd, events, EVENTS_MAX, TICK_MS);
         pthread_mutex_lock(&w->lock);
         for (int i = 0; i < n; i++) {
@@ -269,6 +290,8 @@ void api_watch_add(api_watch *w, api_link *l)
     if (w->links != NULL)
         w->links->prev = l;
     w->links = l;
+    if (++w->n_links > w->n_peak)
+        w->n_peak = w->n_links;
     if (epoll_ctl(w->epoll_fd, EPOLL_CTL_ADD, l->fd, &ev) != 0)
         l->gone = false; /* not watched: libmicrohttpd will still notice on the next write */
     pthread_mutex_unlock(&w->lock);
@@ -281,6 +304,7 @@ void api_watch_remove(api_watch *w, api_link *l)
     *(l->prev != NULL ? &l->prev->next : &w->links) = l->next;
     if (l->next != NULL)
         l->next->prev = l->prev;
+    w->n_links--;
     for (api_link **at = &w->wakes; *at != NULL; at = &(*at)->wake_next) {
         if (*at == l) {
             *at = l->wake_next;

@@ -9,6 +9,7 @@
 #include "base/mem.h"
 
 #include <errno.h>
+#include <malloc.h>
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdlib.h>
@@ -19,6 +20,9 @@
     ((size_t)4 << 10) /* the tail of a large block is small pages: nothing is wasted */
 #define HUGE_BYTES  ((size_t)2 << 20)
 #define LARGE_BYTES ((size_t)4 << 20)
+#define MAP_BYTES                                                                                  \
+    (128 << 10) /* heap blocks from this size on are mappings where no hole is large enough */
+#define SPARE_BYTES ((size_t)32 << 20) /* of freed pages that are kept for the next to ask */
 #define FAIL_OFF    INT64_C(-1)
 
 typedef struct mapping {
@@ -29,6 +33,16 @@ typedef struct mapping {
 
 static pthread_mutex_t g_mappings_lock = PTHREAD_MUTEX_INITIALIZER;
 static mapping *g_mappings; /* owned; guarded by g_mappings_lock */
+
+/* At the start of a freed block of pages. */
+typedef struct spare {
+    struct spare *next;
+    size_t bytes; /* of the block */
+} spare;
+
+static pthread_mutex_t g_spares_lock = PTHREAD_MUTEX_INITIALIZER;
+static spare *g_spares;      /* owned; guarded by g_spares_lock */
+static size_t g_spare_bytes; /* guarded by g_spares_lock */
 
 static atomic_int_fast64_t g_count;
 static atomic_int_fast64_t g_fail_after = FAIL_OFF;
@@ -115,9 +129,14 @@ static void *map_aligned(size_t align, size_t bytes)
     return base;
 }
 
+static size_t whole_pages(size_t size)
+{
+    return (size + PAGE_BYTES - 1) & ~(PAGE_BYTES - 1);
+}
+
 size_t tp_aligned_bytes(size_t size)
 {
-    return size < LARGE_BYTES ? size : (size + PAGE_BYTES - 1) & ~(PAGE_BYTES - 1);
+    return size < LARGE_BYTES ? size : whole_pages(size);
 }
 
 static void *large_alloc(size_t align, size_t size)
@@ -182,6 +201,84 @@ void *tp_aligned_alloc(size_t align, size_t size)
         return NULL;
     memset(p, 0, size);
     return p;
+}
+
+/* ---- pages beside the heap ---- */
+
+/* Takes a spare block of this size; NULL when there is none. */
+static void *take_spare(size_t bytes)
+{
+    spare **link, *found;
+
+    (void)pthread_mutex_lock(&g_spares_lock);
+    for (link = &g_spares; *link != NULL && (*link)->bytes != bytes; link = &(*link)->next)
+        ;
+    found = *link;
+    if (found != NULL) {
+        *link = found->next;
+        g_spare_bytes -= bytes;
+    }
+    (void)pthread_mutex_unlock(&g_spares_lock);
+    return found;
+}
+
+void *tp_pages_alloc(size_t size)
+{
+    void *p;
+
+    if (!may_allocate() || size == 0 || size > SIZE_MAX - PAGE_BYTES)
+        return NULL;
+    size = whole_pages(size);
+    p = take_spare(size);
+    if (p != NULL)
+        return p;
+    p = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    return p != MAP_FAILED ? p : NULL;
+}
+
+void tp_pages_free(void *p, size_t size)
+{
+    size_t bytes = whole_pages(size);
+    spare *s = p;
+
+    if (p == NULL)
+        return;
+    (void)pthread_mutex_lock(&g_spares_lock);
+    if (g_spare_bytes + bytes <= SPARE_BYTES) {
+        g_spare_bytes += bytes;
+        *s = (spare){.next = g_spares, .bytes = bytes};
+        g_spares = s;
+        p = NULL;
+    }
+    (void)pthread_mutex_unlock(&g_spares_lock);
+    if (p != NULL)
+        (void)munmap(p, bytes);
+}
+
+/* Left alone, glibc takes the size of the largest block that was ever freed for ordinary: up to 32 MiB come from the heap
+ * then, and twice as much is kept at its end. */
+void tp_mem_init(void)
+{
+    (void)mallopt(M_MMAP_THRESHOLD, MAP_BYTES);
+    (void)mallopt(M_TRIM_THRESHOLD, 8 * MAP_BYTES);
+}
+
+void tp_mem_trim(void)
+{
+    spare *s;
+
+    (void)pthread_mutex_lock(&g_spares_lock);
+    s = g_spares;
+    g_spares = NULL;
+    g_spare_bytes = 0;
+    (void)pthread_mutex_unlock(&g_spares_lock);
+    while (s != NULL) {
+        spare *next = s->next;
+
+        (void)munmap(s, s->bytes);
+        s = next;
+    }
+    (void)malloc_trim(0);
 }
 
 void tp_mem_forbid(bool on)

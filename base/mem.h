@@ -24,6 +24,17 @@ void *tp_aligned_alloc(size_t align, size_t size);
 /* Bytes that such a block takes from the system: large ones are whole pages.  For memory plans. */
 size_t tp_aligned_bytes(size_t size);
 
+/* Whole pages beside the heap, with any contents: for what is large and lives as long as a request.  They leave no holes
+ * behind; a few are kept for the next to ask, the others go back to the system at once.  The owner remembers the size;
+ * NULL is fine to free. */
+void *tp_pages_alloc(size_t size);
+void tp_pages_free(void *p, size_t size);
+
+/* Once, before there are threads: large blocks always go back to the system when they are freed. */
+void tp_mem_init(void);
+/* Gives free pages inside the heap back to the system: milliseconds after a peak, and other threads may wait for it. */
+void tp_mem_trim(void);
+
 /* While true, an allocation by this thread is a bug (TP_ASSERT).  Nests by counting. */
 void tp_mem_forbid(bool on);
 

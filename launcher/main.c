@@ -6,6 +6,7 @@
 
 #include "base/fault.h"
 #include "base/log.h"
+#include "base/mem.h"
 #include "launcher/options.h"
 #include "launcher/ranks.h"
 #include "launcher/serve.h"
@@ -62,6 +63,7 @@ int main(int argc, char **argv)
     launch_parser p;
     int code = 0;
 
+    tp_mem_init();
     if (!speaks)
         tp_log_set_level(TP_LOG_WARN);
     if (launch_parse(&p, argc, argv) != TP_OK ||

@@ -116,7 +116,7 @@ tp_status rt_request_create(rt_request **out, rt_engine *e, const rt_tokenizer *
      * any more, the box is then far beyond the half at which a batched reader is woken. */
     while (r->ring_bytes < 8 * (size_t)d->n * r->record_max)
         r->ring_bytes *= 2;
-    r->ring = tp_malloc(r->ring_bytes);
+    r->ring = tp_pages_alloc(r->ring_bytes);
     r->record = tp_malloc(r->record_max);
     r->scratch = tp_arena_alloc(&r->arena, push);
     if (r->ring == NULL || r->record == NULL || r->scratch == NULL || !copy_desc(&r->arena, r, d) ||
@@ -193,7 +193,7 @@ void rt_request_unref(rt_request *r)
     r->magic = 0;
     pthread_mutex_destroy(&r->lock);
     tp_arena_release(&r->arena);
-    tp_free(r->ring);
+    tp_pages_free(r->ring, r->ring_bytes);
     tp_free(r->record);
     tp_free(r);
 }

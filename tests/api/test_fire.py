@@ -5,8 +5,12 @@ What happens is asserted here; how fast it happens is measured by tests/fire (ma
 
 import http.client
 import json
+import os
+import pathlib
+import re
 import select
 import socket
+import subprocess
 import threading
 import time
 
@@ -197,6 +201,37 @@ def test_sdk_clients_get_through(narrow):
         t.join(240)
     assert not failed and len(answered) == 24, failed[:1]
     report(f"24 SDK requests of 12 clients for 6 places: {narrow.metric('requests_refused_total'):.0f} refusals so far")
+
+
+# ---- memory after a flood ----
+
+def resident(server):
+    """MB that rank 0 has: it holds the largest number of open files."""
+    ranks = subprocess.run(["pgrep", "-P", str(server.process.pid)], capture_output=True, text=True, check=True).stdout
+    rank0 = max(ranks.split(), key=lambda pid: len(os.listdir(f"/proc/{pid}/fd")))
+    status = pathlib.Path(f"/proc/{rank0}/status").read_text()
+    return int(re.search(r"VmRSS:\s+(\d+)", status)[1]) / 1024
+
+
+@pytest.mark.skipif(SANITIZED, reason="a sanitizer's heap keeps what is freed")
+def test_memory_after_a_flood(start):
+    """What many connections took is given back when they have gone: those in between leave no holes behind."""
+    s = start("--max-num-queued-reqs", "2000", "--kv-cache-memory-bytes", "16M")
+    streams = [connect(s, endless(max_tokens=4)) for _ in range(4)]
+    before, most = resident(s), 0
+    for _ in range(2):
+        flood = [connect(s, endless(max_tokens=16)) for _ in range(500)]
+        s.wait_metric("num_requests_waiting", 0, 300)
+        most = max(most, resident(s))
+        for peer in flood:
+            peer.close()
+    deadline = time.monotonic() + 60
+    while resident(s) > before + 24:
+        assert time.monotonic() < deadline, f"{before:.0f} MB before, {most:.0f} in it, {resident(s):.0f} afterwards"
+        time.sleep(0.5)
+    report(f"memory: {before:.0f} MB, under 500 streams that nobody reads {most:.0f} MB, afterwards {resident(s):.0f} MB")
+    for peer in streams:
+        peer.close()
 
 
 # ---- more than there are descriptors ----

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """10,000 connections that say nothing and as many that have asked once and stay: memory, and how fast /health answers.
+Then, three times, 3,000 streams that nobody reads: memory that is left when all have gone.
 
 Where the limit of open files is lower, there are as many as it allows, half of each.
 """
@@ -8,7 +9,31 @@ import argparse
 import resource
 import time
 
-from common import GET_HEALTH, Job, Verdict, connect, post, quantile, read_answer
+from common import GET_HEALTH, Job, Verdict, connect, endless, post, quantile, read_answer
+
+
+def floods(job, v, n, base):
+    """Each stream waits, runs and stands still before it is cut off or left; base: RSS when nobody was there."""
+    most = 0
+    for _ in range(3):
+        streams = [connect(job.port, post(endless(max_tokens=50, logprobs=20)), 4096, source=f"127.0.0.{2 + i % 8}")
+                   for i in range(n)]
+        job.wait("num_requests_waiting", 0, 300)
+        most = max(most, job.sample()["rss"])
+        for s in streams:
+            s.close()
+        job.wait("num_requests_running", 0)
+    v.add(f"RSS under {n} streams that nobody reads, over before", f"{most - base:.0f} MB")
+    v.at_most("RSS left when they have gone", settled(job) - base, 40, "MB")
+
+
+def settled(job):
+    """RSS when it has stopped falling."""
+    seen = [job.sample()["rss"]]
+    while len(seen) < 4 or seen[-1] < seen[-4] - 1:
+        time.sleep(1)
+        seen.append(job.sample()["rss"])
+    return seen[-1]
 
 
 def main():
@@ -18,7 +43,7 @@ def main():
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     n = min(a.n, (hard - 500) // 2)
     v = Verdict(f"{n} idle and {n} kept connections")
-    with Job("--max-connections", str(2 * n + 100), "--kv-cache-memory-bytes", "32M") as job:
+    with Job("--max-connections", str(2 * n + 100), "--max-num-queued-reqs", "4000", "--kv-cache-memory-bytes", "32M") as job:
         job.server.post("/v1/completions", {"prompt": "hi", "max_tokens": 4})
         base, sockets, failed = job.sample(), [], 0
         # a kilobyte of headers, as browsers and gateways send them
@@ -65,6 +90,8 @@ def main():
         while job.sample()["fds"] > base["fds"] + 2 and time.monotonic() - began < 20:
             time.sleep(0.1)
         v.at_most("descriptors left afterwards", job.sample()["fds"] - base["fds"], 2)
+        v.at_most("RSS left afterwards", settled(job) - base["rss"], 40, "MB")
+        floods(job, v, min(3000, n), base["rss"])
     raise SystemExit(v.finish())
 
 

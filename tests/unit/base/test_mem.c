@@ -94,6 +94,41 @@ static void large_block_that_does_not_fit_is_refused(void **state)
     assert_null(tp_aligned_alloc(64, SIZE_MAX / 2));
 }
 
+static void pages_are_whole_kept_and_given_back(void **state)
+{
+    enum { N = 200 };
+    static void *p[N];
+    const size_t size = ((size_t)256 << 10) - 5;
+
+    (void)state;
+    assert_null(tp_pages_alloc(0));
+    assert_null(tp_pages_alloc(SIZE_MAX - 1));
+    assert_null(tp_pages_alloc(SIZE_MAX / 2));
+    tp_pages_free(NULL, size);
+    for (int round = 0; round < 3; round++) {
+        for (int i = 0; i < N; i++) {
+            p[i] = tp_pages_alloc(size);
+            assert_non_null(p[i]);
+            assert_int_equal((uintptr_t)p[i] % 4096, 0);
+            memset(p[i], i, (size_t)256 << 10); /* pages are whole: the last byte, too */
+        }
+        for (int i = 0; i < N; i++) {
+            for (size_t b = 0; b < size; b += 4001)
+                assert_int_equal(((unsigned char *)p[i])[b], i); /* nothing is handed out twice */
+            tp_pages_free(p[i], size);
+        }
+        if (round == 1)
+            tp_mem_trim();
+    }
+    p[0] = tp_pages_alloc(2 * size); /* a spare block of another size does not do */
+    assert_non_null(p[0]);
+    memset(p[0], 1, 2 * size);
+    tp_pages_free(p[0], 2 * size);
+    tp_mem_fail_once(0);
+    assert_null(tp_pages_alloc(size)); /* spare or not */
+    tp_mem_trim();
+}
+
 static void forbidden_allocation_aborts(void **state)
 {
     int wstatus;
@@ -124,6 +159,7 @@ int main(void)
         cmocka_unit_test(an_injected_failure_may_pass),
         cmocka_unit_test(aligned_blocks_are_zero_and_aligned),
         cmocka_unit_test(large_block_that_does_not_fit_is_refused),
+        cmocka_unit_test(pages_are_whole_kept_and_given_back),
         cmocka_unit_test(forbidden_allocation_aborts),
     };
 
