@@ -357,11 +357,13 @@ static tp_status apply_command_line(launch_parser *p, int argc, char **argv, con
 /* Options of the tools are told from those of the server, so that nobody believes them to have an effect. */
 static tp_status check_command(const launch_parser *p)
 {
-    for (int i = 0; i < launch_n_rows && p->opt.command == LAUNCH_SERVE; i++)
+    bool serves = p->opt.command == LAUNCH_SERVE;
+
+    for (int i = 0; i < launch_n_rows && (serves || p->opt.command == LAUNCH_INSPECT); i++)
         if ((launch_rows[i].flags & LAUNCH_TOOLS) != 0 && p->origin[i] == LAUNCH_FROM_CLI)
             return TP_REJECT(TP_ERR_INVALID,
-                             "--%s is an option of tpserve plan, doctor or bench, not of a server",
-                             launch_rows[i].name);
+                             "--%s is an option of tpserve plan, doctor or bench, not of %s",
+                             launch_rows[i].name, serves ? "a server" : "inspect");
     if (p->opt.host_is_bare && p->opt.command != LAUNCH_BENCH)
         return TP_REJECT(TP_ERR_INVALID, "--host needs a value");
     return TP_OK;

@@ -136,6 +136,7 @@ static void test_kinds_of_bench(void **state)
     assert_true(g.opt.comm_is_given && strcmp(g.opt.comm, "auto") == 0);
     assert_refused(PARSE("m", "--host"), "--host needs a value");
     assert_refused(PARSE("m", "--num-prompts", "5"), "--num-prompts is an option of tpserve plan");
+    assert_refused(PARSE("inspect", "m", "--json"), "not of inspect");
     assert_refused(PARSE("bench", "--disconnect-rate", "1.5"), "0 to 1");
     assert_refused(PARSE("bench", "--length-distribution", "flat"), "uniform|exponential");
 }
