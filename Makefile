@@ -101,7 +101,7 @@ tsan:
 	@$(CONFIGURE) $(LOG) -B build-tsan $(SANITIZED)=thread -DTPSERVE_TESTS=ON
 	@$(NINJA) -C build-tsan
 
-## install   binary, manual page, shell completion, under PREFIX
+## install   binary, manual page, shell completion, demo model, under PREFIX
 install: build
 	@cmake --install $(BUILD) --prefix $(PREFIX) $(if $(VERBOSE),,>/dev/null)
 	@mkdir -p $(DESTDIR)$(PREFIX)/share/man/man1 $(DESTDIR)$(PREFIX)/share/bash-completion/completions

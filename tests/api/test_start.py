@@ -8,11 +8,12 @@ import re
 import shutil
 import socket
 import struct
+import subprocess
 import time
 
 import pytest
 
-from conftest import MODEL, ROOT, free_port, report, run
+from conftest import BIN, LONGEST, MODEL, ROOT, SANITIZED, free_port, mpi_env, report, run
 
 # ---- options ----
 
@@ -89,6 +90,17 @@ def test_unknown_model_lists_the_search(tmp_path):
 def test_no_model():
     code, _, err = run(env={"HOME": "/nonexistent"})
     assert code != 0 and "no model given" in err
+
+
+@pytest.mark.skipif(SANITIZED, reason="is not what people install")
+def test_installed_program_has_the_demo(tmp_path):
+    build = pathlib.Path(BIN).resolve().parent
+    if not (build / "cmake_install.cmake").exists():
+        pytest.skip("the program was not built here")
+    subprocess.run(["cmake", "--install", build, "--prefix", tmp_path], check=True, stdout=subprocess.DEVNULL)
+    done = subprocess.run([tmp_path / "bin" / "tpserve", "inspect", "demo"], cwd=tmp_path, capture_output=True, text=True,
+                          timeout=LONGEST, check=False, env={**mpi_env(), "HF_HOME": str(tmp_path)})
+    assert done.returncode == 0 and "share/tpserve/models/demo" in done.stdout, done.stderr
 
 
 def test_aliases_and_cache(tmp_path, start):
