@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* boot.h - inside comm: what the environment says, and the end of the process. */
+/* boot.h - what the environment says, for comm and the launcher; inside comm, the end of the process. */
 #ifndef COMM_BOOT_H
 #define COMM_BOOT_H
 

@@ -3,10 +3,13 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "base/fault.h"
 #include "base/log.h"
 #include "base/mem.h"
+#include "comm/boot.h"
+#include "launcher/model_path.h"
 #include "launcher/options.h"
 #include "launcher/ranks.h"
 #include "launcher/serve.h"
@@ -38,6 +41,21 @@ static bool print_texts(const launch_parser *p)
     return true;
 }
 
+/* What a rank sees by itself: said before MPI, or ranks of our own, are started. */
+static tp_status check_start(const launch_options *o)
+{
+    bool own_engine = o->engine || o->host_is_bare;
+    bool needs_model = o->command == LAUNCH_SERVE || o->command == LAUNCH_INSPECT ||
+                       o->command == LAUNCH_PLAN || (o->command == LAUNCH_BENCH && own_engine);
+    int n_ranks = comm_env_size();
+
+    if (needs_model)
+        TP_TRY(launch_need_model(o));
+    if (o->command == LAUNCH_SERVE && o->tensor_parallel_size > 0 && n_ranks > 0)
+        return launch_check_size(o, n_ranks);
+    return TP_OK;
+}
+
 static int run_command(const launch_options *o, int argc, char **argv)
 {
     if (o->command == LAUNCH_INSPECT)
@@ -55,29 +73,41 @@ static int run_command(const launch_options *o, int argc, char **argv)
     return launch_serve(o);
 }
 
+/* The text of the error that is kept, once on each host; the exit code. */
+static int refuse(void)
+{
+    char host[256] = "";
+
+    if (launch_env_rank() <= 0) {
+        fprintf(stderr, "tpserve: %s\n", tp_last_error());
+    } else if (launch_env_speaks()) { /* its environment or files may be others than rank 0's */
+        (void)gethostname(host, sizeof host - 1);
+        fprintf(stderr, "tpserve: rank %d on %s: %s\n", launch_env_rank(), host, tp_last_error());
+    }
+    return EXIT_USAGE;
+}
+
 int main(int argc, char **argv)
 {
-    bool speaks = launch_env_rank() <= 0; /* usage errors are said once per job */
     const char *faults = getenv("TPSERVE_FAULT");
     tp_log_level level;
     launch_parser p;
     int code = 0;
 
     tp_mem_init();
-    if (!speaks)
+    if (launch_env_rank() > 0)
         tp_log_set_level(TP_LOG_WARN);
     if (launch_parse(&p, argc, argv) != TP_OK ||
         (faults != NULL && tp_fault_arm_list(faults) != TP_OK)) {
-        if (speaks)
-            fprintf(stderr, "tpserve: %s\n", tp_last_error());
+        code = refuse();
         launch_parser_release(&p);
-        return EXIT_USAGE;
+        return code;
     }
     if (tp_log_parse_level(p.opt.log_level, &level))
         tp_log_set_level(level);
     tp_log_set_json(p.opt.log_json);
     if (!print_texts(&p))
-        code = run_command(&p.opt, argc, argv);
+        code = check_start(&p.opt) == TP_OK ? run_command(&p.opt, argc, argv) : refuse();
     launch_parser_release(&p);
     return code;
 }

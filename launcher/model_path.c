@@ -232,15 +232,21 @@ static bool find(search *s, const char *name, int hops)
     return try_caches(s, name);
 }
 
+tp_status launch_need_model(const launch_options *opt)
+{
+    if (opt->model == NULL || opt->model[0] == '\0')
+        return TP_REJECT(TP_ERR_INVALID,
+                         "no model given: tpserve --model DIRECTORY, a Hub id in the "
+                         "local cache, or an alias such as demo");
+    return TP_OK;
+}
+
 tp_status launch_find_model(char out[LAUNCH_PATH_MAX], const launch_options *opt)
 {
     search s = {.out = out, .opt = opt};
     tp_status st = TP_OK;
 
-    if (opt->model == NULL || opt->model[0] == '\0')
-        return TP_REJECT(TP_ERR_INVALID,
-                         "no model given: tpserve --model DIRECTORY, a Hub id in the "
-                         "local cache, or an alias such as demo");
+    TP_TRY(launch_need_model(opt));
     tp_buf_init(&s.tried, 64 * 1024);
     if (!find(&s, opt->model, 0))
         st = TP_REJECT(

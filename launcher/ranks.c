@@ -22,23 +22,37 @@
 #include "base/mem.h"
 #include "launcher/bind.h"
 
+/* The first of these variables that holds a number; -1 when none does. */
+static int env_number(const char *const *names, size_t n)
+{
+    for (size_t i = 0; i < n; i++) {
+        const char *v = getenv(names[i]);
+        char *end;
+        long number;
+
+        if (v == NULL || *v == '\0')
+            continue;
+        number = strtol(v, &end, 10);
+        if (*end == '\0')
+            return (int)number;
+    }
+    return -1;
+}
+
 int launch_env_rank(void)
 {
     static const char *const k_names[] = {"OMPI_COMM_WORLD_RANK", "PMIX_RANK", "PMI_RANK",
                                           "SLURM_PROCID"};
 
-    for (size_t i = 0; i < TP_ARRAY_LEN(k_names); i++) {
-        const char *v = getenv(k_names[i]);
-        char *end;
-        long rank;
+    return env_number(k_names, TP_ARRAY_LEN(k_names));
+}
 
-        if (v == NULL || *v == '\0')
-            continue;
-        rank = strtol(v, &end, 10);
-        if (*end == '\0')
-            return (int)rank;
-    }
-    return -1;
+bool launch_env_speaks(void)
+{
+    static const char *const k_local[] = {"OMPI_COMM_WORLD_LOCAL_RANK", "MPI_LOCALRANKID",
+                                          "SLURM_LOCALID"};
+
+    return launch_env_rank() <= 0 || env_number(k_local, TP_ARRAY_LEN(k_local)) == 0;
 }
 
 bool launch_under_launcher(void)

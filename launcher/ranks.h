@@ -8,6 +8,8 @@
 
 /* Rank that the process manager gave us, -1 when there is none in sight (before MPI is up). */
 int launch_env_rank(void);
+/* Whether this rank speaks when all ranks of its host have the same thing to say: rank 0, and the first on other hosts. */
+bool launch_env_speaks(void);
 /* True when mpirun or srun started this process. */
 bool launch_under_launcher(void);
 

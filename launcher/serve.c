@@ -268,16 +268,22 @@ static tp_status run(const launch_options *opt, const comm_world *world, kern_ba
     return st;
 }
 
+tp_status launch_check_size(const launch_options *opt, int n_ranks)
+{
+    if (opt->tensor_parallel_size > 0 && opt->tensor_parallel_size != n_ranks)
+        return TP_REJECT(TP_ERR_INVALID,
+                         "--tensor-parallel-size %lld, but mpirun started %d rank%s: "
+                         "leave the option out or make them equal",
+                         (long long)opt->tensor_parallel_size, n_ranks, n_ranks == 1 ? "" : "s");
+    return TP_OK;
+}
+
+/* Where the environment did not say how many there are. */
 static tp_status check_world(const launch_options *opt, const comm_world *world)
 {
-    if (opt->tensor_parallel_size > 0 && opt->tensor_parallel_size != world->size)
-        return world->rank != 0
-                   ? TP_ERR_INVALID
-                   : TP_FAIL(TP_ERR_INVALID,
-                             "--tensor-parallel-size %lld, but mpirun started %d ranks: "
-                             "leave the option out or make them equal",
-                             (long long)opt->tensor_parallel_size, world->size);
-    return TP_OK;
+    tp_status st = launch_check_size(opt, world->size);
+
+    return st != TP_OK && world->rank == 0 ? TP_FAIL(st, "%s", tp_last_error()) : st;
 }
 
 tp_status launch_open_backend(kern_backend **out, launch_device *device, const launch_options *opt,

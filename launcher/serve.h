@@ -13,6 +13,9 @@ int launch_plan_command(const launch_options *opt);
 int launch_doctor(const launch_options *opt);
 int launch_bench(const launch_options *opt);
 
+/* INVALID (text kept) when --tensor-parallel-size is given and is not the number of ranks. */
+TP_MUST_USE tp_status launch_check_size(const launch_options *opt, int n_ranks);
+
 /* ---- for commands that run an engine ---- */
 /* Of the options; strings stay theirs.  What depends on the device is left out. */
 rt_engine_options launch_engine_options(const launch_options *opt, const char *model_dir);

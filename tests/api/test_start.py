@@ -30,9 +30,21 @@ def test_option_errors(options, text):
     assert code == 2 and text in err and err.count("\n") == 1 and out == "", (code, err)
 
 
-def test_option_errors_once_per_job():
-    code, _, err = run("--bogus", ranks=2)
-    assert code == 2 and err.count("unknown option --bogus") == 1
+@pytest.mark.parametrize("options,text", [
+    (["--bogus"], "unknown option --bogus"), ([], "no model given"), (["bench", "--engine"], "no model given"),
+    (["--model", MODEL, "--tensor-parallel-size", "2"], "but mpirun started 4 ranks")])
+def test_usage_errors_once_per_job(options, text):
+    """Said once, by itself, before MPI starts."""
+    code, out, err = run(*options, ranks=4, env={"TPSERVE_MODEL": ""})
+    assert code == 2 and err.count(text) == 1 and out == "", (code, err)
+    assert "launcher:" not in err, "something was started first"
+
+
+def test_usage_errors_of_another_host():
+    """Its environment may be another one, so the first rank there speaks, and no other."""
+    for local, said in (("0", 1), ("1", 0)):
+        code, _, err = run(env={"TPSERVE_MODEL": "", "OMPI_COMM_WORLD_RANK": "3", "OMPI_COMM_WORLD_LOCAL_RANK": local})
+        assert code == 2 and err.count("no model given") == said and err.count("tpserve: rank 3 on ") == said, err
 
 
 def test_help_names_every_option():
@@ -88,8 +100,9 @@ def test_unknown_model_lists_the_search(tmp_path):
 
 
 def test_no_model():
-    code, _, err = run(env={"HOME": "/nonexistent"})
-    assert code != 0 and "no model given" in err
+    for command in ([], ["inspect"], ["plan"], ["bench", "--engine"], ["bench", "--host"], ["--tensor-parallel-size", "2"]):
+        code, out, err = run(*command, env={"TPSERVE_MODEL": ""})
+        assert code == 2 and err.startswith("tpserve: no model given") and err.count("\n") == 1 and out == "", (command, err)
 
 
 @pytest.mark.skipif(SANITIZED, reason="is not what people install")
