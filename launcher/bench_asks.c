@@ -80,6 +80,10 @@ tp_status launch_read_loads(launch_load *out, int *n, const launch_options *opt)
     if (load.burstiness <= 0)
         return TP_REJECT(TP_ERR_INVALID, "--burstiness: expected a number above 0, found %g",
                          load.burstiness);
+    if (load.leave_rate > 0 && !opt->stream)
+        return TP_REJECT(TP_ERR_INVALID,
+                         "--disconnect-rate needs streams, which --no-stream turns off: nobody "
+                         "knows where in an answer that comes whole a client leaves");
     if (rates.n * concurrencies.n > LAUNCH_LOADS_MAX)
         return TP_REJECT(TP_ERR_INVALID, "%d rates times %d concurrencies are more than %d loads",
                          rates.n, concurrencies.n, LAUNCH_LOADS_MAX);

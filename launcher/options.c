@@ -94,7 +94,7 @@ static tp_status bad_value(const launch_row *row, const char *value, const char 
 
 static tp_status range_error(const launch_row *row, const char *value)
 {
-    return TP_REJECT(TP_ERR_INVALID, "--%s: expected %.15g to %.15g, found \"%s\"", row->name,
+    return TP_REJECT(TP_ERR_INVALID, "--%s: expected %.16g to %.16g, found \"%s\"", row->name,
                      row->min, row->max, value);
 }
 

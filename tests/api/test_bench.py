@@ -214,6 +214,8 @@ def test_failures_by_kind():
 @pytest.mark.parametrize("options,text", [
     (["--max-concurrency", "1,x"], "--max-concurrency: expected numbers"), (["--request-rate", "0"], "--request-rate"),
     (["--plot", "a.jpg"], "--plot: expected a file that ends in .svg or .png"), (["--burstiness", "0"], "--burstiness"),
+    (["--disconnect-rate", "0.1", "--no-stream"], "--disconnect-rate needs streams"),
+    (["--seed", "-1"], "expected 0 to 9007199254740992,"),
     (["--csv", "/nonexistent/a.csv"], "--csv: cannot write /nonexistent/a.csv"),
     (["--output", "/nonexistent/a.json"], "--output: cannot write"),
     ([MODEL, "--host", "--max-concurrency", "0"], "expected 1 to 4096 sequences"),
