@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* attn_amx.c - the two products of attention with AMX-BF16 tiles, for prefill and for single rows alike.
  *
- *   scores   Query vectors are rounded to BF16 and laid in tiles of 16 vectors x 32 dimensions.  Keys lie in the cache
- *            as pairs of dimensions (vec_attn_body.h): 32 dimensions of a group are the other tile as they are.
- *   values   Weights are rounded to BF16, in tiles of 16 vectors x 32 tokens.  The values of 32 tokens, two groups, are
- *            copied to pairs of tokens.  A token outside [begin, end) is zeros on both sides: what the cache holds
- *            there may be NaN.
+ *   left     16 query vectors x 32 dimensions, or 16 rows of weights x 32 tokens, as they lie (BF16).  Rows that are
+ *            missing are whatever lies there: they make rows of results that nobody looks at.
+ *   scores   keys lie in the cache as pairs of dimensions (vec_attn_body.h): 32 dimensions of a group are a tile.
+ *   values   lie as pairs of tokens, but 32 tokens are two groups: their pairs are copied together.  What is outside
+ *            [begin, end) becomes zeros: the cache may hold NaN there.
  *
  * The 32 tokens begin at multiples of 32 in a tile of positions, and adding zeros changes no bit of a sum that began
  * at +0: so a row's bits depend on its position only, not on the block that it came in, and decoding takes this way
@@ -17,65 +17,30 @@
 #include "kernels/cpu/vec.h"
 
 #define TOKENS_MAX 256 /* cpu_attn.c's tile of positions */
-#define STEPS_MAX  (TOKENS_MAX / TILE_K)
-#define ROWS_MAX   KERN_CPU_ATTN_BLOCK
 
 enum {
     PAIRS = TILE_K / 2,
     PAIR_NUMBERS = 2 * TILE_K
 }; /* of tokens in a step; of 32 dimensions of a pair */
 
-_Static_assert(ROWS_MAX == 2 * TILE_ROWS, "one or two tiles of query vectors");
-_Static_assert(KERN_CPU_AMX_HEAD_MAX / TILE_K <= STEPS_MAX, "a head fits a left side");
+_Static_assert(KERN_CPU_ATTN_BLOCK == 2 * TILE_ROWS, "one or two tiles of rows");
 
-typedef uint16_t numbers __attribute__((vector_size(TILE_BYTES)));
+/* rows [n, steps * 32] times columns [steps * 32, 32]. */
+typedef struct product {
+    const uint8_t *rows;
+    size_t row_bytes; /* from row to row */
+    int n, steps;
+    const uint8_t *first, *second; /* two tiles of columns of step 0 */
+    size_t pair_bytes;             /* from pair of rows to pair of rows of them */
+    size_t step_bytes;             /* from step to step */
+} product;
 
-/* The left side of a product: up to 32 rows x `steps` runs of 32 numbers, [row tile][step][16 rows][32]. */
-typedef struct left_side {
-    uint16_t tiles[ROWS_MAX / TILE_ROWS * STEPS_MAX * TILE_ROWS * TILE_K]
-        __attribute__((aligned(64)));
-    int row_tiles, steps;
-} left_side;
-
-/* The right side: two tiles per step, side by side. */
-typedef struct right_side {
-    const uint8_t *first, *second; /* of step 0 */
-    size_t stride;                 /* bytes between pairs of rows */
-    size_t step;                   /* bytes from step to step */
-} right_side;
-
-/* Rows rounded to left->tiles; columns outside [begin, end) and missing rows become zeros.  Columns are counted from
- * step 0 on. */
-static void lay_left(left_side *left, kern_cpu_rows rows, int begin, int end)
+/* out[0 .. 16 * row_tiles)[0 .. 16 * col_tiles); ld: floats between rows. */
+static inline __attribute__((always_inline)) void multiply(const product *p, const int row_tiles,
+                                                           const int col_tiles, float *out, int ld)
 {
-    left->row_tiles = rows.n > TILE_ROWS ? 2 : 1;
-    left->steps = (end + TILE_K - 1) / TILE_K;
-    for (int r = 0; r < left->row_tiles * TILE_ROWS; r++) {
-        int tile = r / TILE_ROWS * left->steps;
-        uint16_t *out = left->tiles + (tile * TILE_ROWS + r % TILE_ROWS) * TILE_K;
-        const float *x = rows.x + (ptrdiff_t)r * rows.ld;
-
-        for (int c = 0; c < end; c += TILE_K, out += TILE_ROWS * TILE_K) {
-            int from = begin > c ? begin - c : 0, to = end - c < TILE_K ? end - c : TILE_K;
-
-            if (r < rows.n && from == 0 && to == TILE_K) {
-                tile_round(out, x + c);
-                continue;
-            }
-            memset(out, 0, TILE_BYTES);
-            for (int i = from; r < rows.n && i < to; i++)
-                out[i] = kern_f32_to_bf16(x[c + i]);
-        }
-    }
-}
-
-/* out[0 .. 16 * row tiles)[0 .. 16 * col_tiles) = left * right; ld: floats between rows. */
-static inline __attribute__((always_inline)) void multiply(const left_side *left, int row_tiles,
-                                                           const right_side *right, int col_tiles,
-                                                           float *out, int ld)
-{
-    const uint8_t *a = (const uint8_t *)left->tiles, *low = a + (size_t)left->steps * TILE_SIZE;
-    const uint8_t *b = right->first, *b2 = right->second;
+    const uint8_t *a = p->rows, *low = a + TILE_ROWS * p->row_bytes;
+    const uint8_t *b = p->first, *b2 = p->second;
     size_t bytes = (size_t)ld * sizeof *out;
     float *out2 = out + (ptrdiff_t)TILE_ROWS * ld;
 
@@ -84,24 +49,24 @@ static inline __attribute__((always_inline)) void multiply(const left_side *left
     tile_zero(1);
     tile_zero(2);
     tile_zero(3);
-    for (int k = 0; k < left->steps; k++) {
-        tile_load(4, a, TILE_BYTES);
-        tile_load(6, b, right->stride);
+    for (int k = 0; k < p->steps; k++) {
+        tile_load(4, a, p->row_bytes);
+        tile_load(6, b, p->pair_bytes);
         tile_dot(0, 4, 6);
         if (col_tiles == 2) {
-            tile_load(7, b2, right->stride);
+            tile_load(7, b2, p->pair_bytes);
             tile_dot(1, 4, 7);
         }
         if (row_tiles == 2) {
-            tile_load(5, low, TILE_BYTES);
+            tile_load(5, low, p->row_bytes);
             tile_dot(2, 5, 6);
             if (col_tiles == 2)
                 tile_dot(3, 5, 7);
         }
-        a += TILE_SIZE;
-        low += TILE_SIZE;
-        b += right->step;
-        b2 += right->step;
+        a += TILE_BYTES;
+        low += TILE_BYTES;
+        b += p->step_bytes;
+        b2 += p->step_bytes;
     }
     tile_store(0, out, bytes);
     if (col_tiles == 2)
@@ -113,17 +78,18 @@ static inline __attribute__((always_inline)) void multiply(const left_side *left
     }
 }
 
-static void multiply_by(const left_side *left, const right_side *right, int col_tiles, float *out,
-                        int ld)
+static void multiply_by(const product *p, int col_tiles, float *out, int ld)
 {
-    if (left->row_tiles == 1 && col_tiles == 1)
-        multiply(left, 1, right, 1, out, ld);
-    else if (left->row_tiles == 1)
-        multiply(left, 1, right, 2, out, ld);
-    else if (col_tiles == 1)
-        multiply(left, 2, right, 1, out, ld);
+    bool one_row = p->n <= TILE_ROWS, one_col = col_tiles == 1;
+
+    if (one_row && one_col)
+        multiply(p, 1, 1, out, ld);
+    else if (one_row)
+        multiply(p, 1, 2, out, ld);
+    else if (one_col)
+        multiply(p, 2, 1, out, ld);
     else
-        multiply(left, 2, right, 2, out, ld);
+        multiply(p, 2, 2, out, ld);
 }
 
 static void fetch(const void *p, int bytes)
@@ -135,34 +101,31 @@ static void fetch(const void *p, int bytes)
 static void qk(float *s, int s_ld, kern_cpu_rows q, const void *const *k, const void *const *ahead,
                int n, int hd)
 {
-    left_side left;
+    product p = {.rows = q.x,
+                 .row_bytes = (size_t)q.ld * sizeof(uint16_t),
+                 .n = q.n,
+                 .steps = hd / TILE_K,
+                 .pair_bytes = TILE_BYTES,
+                 .step_bytes = TILE_SIZE};
 
-    lay_left(&left, q, 0, hd);
     for (int g = 0; g < n; g += 2) {
         int now = n - g < 2 ? 1 : 2;
-        right_side right = {
-            .first = k[g], .second = k[g + now - 1], .stride = TILE_BYTES, .step = TILE_SIZE};
 
+        p.first = k[g];
+        p.second = k[g + now - 1];
         for (int i = 0; ahead != NULL && i < now; i++)
             fetch(ahead[g + i], hd * KERN_CPU_GROUP * 2);
-        multiply_by(&left, &right, now, s + (ptrdiff_t)g * KERN_CPU_GROUP, s_ld);
+        multiply_by(&p, now, s + (ptrdiff_t)g * KERN_CPU_GROUP, s_ld);
     }
 }
 
-/* 32 dimensions of two tokens as 32 pairs. */
-static void lay_pair(uint16_t *out, const uint16_t *even, const uint16_t *odd)
+/* 32 dimensions of a pair of tokens; a token outside [begin, end) becomes zeros. */
+static void lay_pair(uint16_t *out, const uint16_t *pair, int t, int begin, int end)
 {
-    numbers a, b, low, high;
-
-    memcpy(&a, even, sizeof a);
-    memcpy(&b, odd, sizeof b);
-    low = __builtin_shufflevector(a, b, 0, 32, 1, 33, 2, 34, 3, 35, 4, 36, 5, 37, 6, 38, 7, 39, 8,
-                                  40, 9, 41, 10, 42, 11, 43, 12, 44, 13, 45, 14, 46, 15, 47);
-    high =
-        __builtin_shufflevector(a, b, 16, 48, 17, 49, 18, 50, 19, 51, 20, 52, 21, 53, 22, 54, 23,
-                                55, 24, 56, 25, 57, 26, 58, 27, 59, 28, 60, 29, 61, 30, 62, 31, 63);
-    memcpy(out, &low, sizeof low);
-    memcpy(out + TILE_K, &high, sizeof high);
+    memcpy(out, pair, PAIR_NUMBERS * sizeof *out);
+    for (int i = 0; (t < begin || t + 1 >= end) && i < PAIR_NUMBERS; i++)
+        if (t + i % 2 < begin || t + i % 2 >= end)
+            out[i] = 0;
 }
 
 /* Dimensions d0 .. d0 + 31 of the values of the tokens, as [step][16 pairs][32][2].  Each pair fetches its part of
@@ -170,22 +133,21 @@ static void lay_pair(uint16_t *out, const uint16_t *even, const uint16_t *odd)
 static void lay_values(uint16_t *out, const void *const *v, const void *const *ahead, int hd,
                        int d0, int begin, int end)
 {
-    static const uint16_t zeros[TILE_K];
     int to = (end + TILE_K - 1) / TILE_K * TILE_K;
 
     for (int t = begin / TILE_K * TILE_K; t < to; t += 2, out += PAIR_NUMBERS) {
-        const uint16_t *row[2] = {zeros, zeros};
+        int g = t / KERN_CPU_GROUP, lane = t % KERN_CPU_GROUP;
 
-        for (int i = 0; i < 2; i++)
-            if (t + i >= begin && t + i < end)
-                row[i] = (const uint16_t *)v[(t + i) / KERN_CPU_GROUP] +
-                         (ptrdiff_t)((t + i) % KERN_CPU_GROUP) * hd + d0;
-        if (ahead != NULL && (row[0] != zeros || row[1] != zeros))
-            fetch((const uint16_t *)ahead[t / KERN_CPU_GROUP] +
-                      (ptrdiff_t)(d0 / TILE_K * KERN_CPU_GROUP / 2 + t % KERN_CPU_GROUP / 2) *
-                          PAIR_NUMBERS,
+        if (t + 1 < begin || t >= end) { /* v has no such group, perhaps */
+            memset(out, 0, PAIR_NUMBERS * sizeof *out);
+            continue;
+        }
+        if (ahead != NULL)
+            fetch((const uint16_t *)ahead[g] +
+                      (ptrdiff_t)(d0 / TILE_K * KERN_CPU_GROUP + lane) / 2 * PAIR_NUMBERS,
                   PAIR_NUMBERS * 2);
-        lay_pair(out, row[0], row[1]);
+        lay_pair(out, (const uint16_t *)v[g] + (ptrdiff_t)lane * hd + (ptrdiff_t)2 * d0, t, begin,
+                 end);
     }
 }
 
@@ -193,24 +155,25 @@ static void pv(float *o, int hd, kern_cpu_rows p, const void *const *v, const vo
                int begin, int end)
 {
     uint16_t values[TOKENS_MAX * TILE_K] __attribute__((aligned(64)));
-    int skip = begin / TILE_K * TILE_K;
-    left_side left;
+    int skip = begin / TILE_K;
+    product work = {.rows = (const uint8_t *)p.x + (ptrdiff_t)skip * TILE_BYTES,
+                    .row_bytes = (size_t)p.ld * sizeof(uint16_t),
+                    .n = p.n,
+                    .steps = (end + TILE_K - 1) / TILE_K - skip,
+                    .first = (const uint8_t *)values,
+                    .second = (const uint8_t *)values + TILE_BYTES,
+                    .pair_bytes = PAIR_NUMBERS * sizeof *values,
+                    .step_bytes = PAIRS * PAIR_NUMBERS * sizeof *values};
 
-    p.x += skip;
-    lay_left(&left, p, begin - skip, end - skip);
     for (int d = 0; d < hd; d += TILE_K) {
-        right_side right = {.first = (const uint8_t *)values,
-                            .second = (const uint8_t *)values + TILE_BYTES,
-                            .stride = PAIR_NUMBERS * sizeof *values,
-                            .step = PAIRS * PAIR_NUMBERS * sizeof *values};
-
         lay_values(values, v, ahead, hd, d, begin, end);
-        multiply_by(&left, &right, 2, o + d, hd);
+        multiply_by(&work, 2, o + d, hd);
     }
 }
 
 const kern_cpu_attn_products kern_cpu_attn_amx_bf16 = {.qk = qk,
                                                        .pv = pv,
-                                                       .block = ROWS_MAX,
+                                                       .rounds = true,
+                                                       .block = KERN_CPU_ATTN_BLOCK,
                                                        .begin = tiles_begin,
                                                        .end = tiles_end};

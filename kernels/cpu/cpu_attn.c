@@ -22,8 +22,10 @@
 #define TILE        256 /* positions */
 #define TILE_GROUPS (TILE / KERN_CPU_GROUP)
 #define BLOCK       KERN_CPU_ATTN_BLOCK
-#define FETCH_VECS  8         /* blocks up to this size ask for memory ahead */
-#define TEAM_WORK   (1 << 16) /* multiply-adds (of q k^T) that repay a team */
+#define ROUND_STEP                                                                                 \
+    32 /* weights in BF16 come in runs of so many positions, with zeros where need be */
+#define FETCH_VECS 8         /* blocks up to this size ask for memory ahead */
+#define TEAM_WORK  (1 << 16) /* multiply-adds (of q k^T) that repay a team */
 
 typedef struct head_run {
     int32_t first, n; /* query heads */
@@ -32,8 +34,8 @@ typedef struct head_run {
 
 /* Per thread, all [BLOCK, ..]. */
 typedef struct thread_space {
-    float *q;     /* [hd] times scale */
-    float *score; /* [TILE] */
+    float *q; /* [hd] times scale; BF16 where the products want that, in the lower half of a row */
+    float *score; /* [TILE]; weights likewise */
     float *o;     /* [hd] joined so far */
     float *part;  /* [hd] of the newest tile */
     float *max, *sum, *part_max, *part_sum;
@@ -85,8 +87,7 @@ size_t kern_cpu_attn_scratch_bytes(const kern_backend *be, int n_q, int head_dim
 
 static const kern_cpu_attn_products *products_of(const kern_cpu_backend *cpu, const kern_kv *kv)
 {
-    if (cpu->isa == KERN_CPU_AMX && kv->desc.dtype == KERN_DTYPE_BF16 && kv->hd % 32 == 0 &&
-        kv->hd <= KERN_CPU_AMX_HEAD_MAX)
+    if (cpu->isa == KERN_CPU_AMX && kv->desc.dtype == KERN_DTYPE_BF16 && kv->hd % 32 == 0)
         return &kern_cpu_attn_amx_bf16;
     return &cpu->vec->attn[kv->desc.dtype];
 }
@@ -178,17 +179,29 @@ static void load_queries(const attn_job *job, const vec_block *b, float *q)
             dst[d] = src[d] * scale;
         for (int d = a->head_dim; d < job->hd; d++)
             dst[d] = 0.0f;
+        if (job->products->rounds)
+            job->vec->to_bf16((uint16_t *)(void *)dst, dst, job->hd);
     }
 }
 
-/* Scores -> weights, in place; positions outside [lo, hi) of the tile get -inf first. */
+/* Scores [from, to) of a row -> weights, in place; positions outside [lo, hi) of the tile weigh 0. */
 static float weigh(const attn_job *job, float *score, int from, int to, int lo, int hi, float *max)
 {
+    float sum;
+
     for (int t = from; t < to && t < lo; t++)
         score[t] = -INFINITY;
     for (int t = hi > from ? hi : from; t < to; t++)
         score[t] = -INFINITY;
-    return job->vec->softmax(score + from, to - from, max);
+    sum = job->vec->softmax(score + from, to - from, max);
+    if (job->products->rounds) {
+        int low = from - from % ROUND_STEP, high = (to + ROUND_STEP - 1) / ROUND_STEP * ROUND_STEP;
+
+        memset(score + low, 0, (size_t)(from - low) * sizeof *score);
+        memset(score + to, 0, (size_t)(high - to) * sizeof *score);
+        job->vec->to_bf16((uint16_t *)(void *)score + low, score + low, high - low);
+    }
+    return sum;
 }
 
 /* K of the group that holds position pos; V of it lies `groups` groups further on. */
@@ -213,6 +226,7 @@ static void attend_tile(const attn_job *job, const vec_block *b, int tile, const
     int begin = b->begin > base ? b->begin - base : 0;
     int end = b->end < base + TILE ? b->end - base : TILE;
     int g0 = begin / KERN_CPU_GROUP, g1 = (end + KERN_CPU_GROUP - 1) / KERN_CPU_GROUP;
+    int numbers = job->products->rounds ? 2 : 1; /* in the place of an FP32 number */
     bool fetch = b->n <= FETCH_VECS;
     const void *k[TILE_GROUPS], *v[TILE_GROUPS], *next[TILE_GROUPS];
 
@@ -224,15 +238,16 @@ static void attend_tile(const attn_job *job, const vec_block *b, int tile, const
         v[g] = p + (size_t)kv->groups * kv->group_bytes;
         next[g] = fetch && pos + TILE < b->end ? group_at(job, b, pos + TILE) : p;
     }
-    job->products->qk(t->score + g0 * KERN_CPU_GROUP, TILE, (kern_cpu_rows){t->q, job->hd, b->n},
-                      k + g0, fetch ? v + g0 : NULL, g1 - g0, job->hd);
+    job->products->qk(t->score + g0 * KERN_CPU_GROUP, TILE,
+                      (kern_cpu_rows){t->q, numbers * job->hd, b->n}, k + g0, fetch ? v + g0 : NULL,
+                      g1 - g0, job->hd);
     for (int i = 0; i < b->n; i++) {
         int pos = position(b, i);
 
         t->part_sum[i] = weigh(job, t->score + i * TILE, g0 * KERN_CPU_GROUP, g1 * KERN_CPU_GROUP,
                                first_seen(a, pos) - base, pos + 1 - base, &t->part_max[i]);
     }
-    job->products->pv(t->part, job->hd, (kern_cpu_rows){t->score, TILE, b->n}, v,
+    job->products->pv(t->part, job->hd, (kern_cpu_rows){t->score, numbers * TILE, b->n}, v,
                       fetch ? next : NULL, begin, end);
 }
 

@@ -82,12 +82,14 @@ void kern_cpu_kv_put(const kern_cpu_vec *vec, kern_kv *kv, int layer, int32_t sl
         memcpy((float *)(void *)vbase + v_at, v, (size_t)hd * sizeof *v);
     } else if (kv->desc.dtype == KERN_DTYPE_BF16) {
         uint16_t *kh = (uint16_t *)(void *)base;
+        uint16_t *vh = (uint16_t *)(void *)vbase + lane / 2 * 2 * kv->hd + lane % 2;
 
         for (int d = 0; d < hd; d += 2) {
             kh[d * KERN_CPU_GROUP + 2 * lane] = kern_f32_to_bf16(k[d]);
             kh[d * KERN_CPU_GROUP + 2 * lane + 1] = kern_f32_to_bf16(k[d + 1]);
         }
-        vec->to_bf16((uint16_t *)(void *)vbase + v_at, v, hd);
+        for (int d = 0; d < hd; d++)
+            vh[2 * d] = kern_f32_to_bf16(v[d]);
     } else {
         uint16_t *kh = (uint16_t *)(void *)base;
 

@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* cpu_kv.h - the layout of the CPU backend's paged cache.
  *
- *   [layer][block][kv head] { K: [group][hd * 16]   V: [group][16 tokens][hd] }      elements of desc.dtype
+ *   [layer][block][kv head] { K: [group][hd * 16]   V: [group][16 * hd] }      elements of desc.dtype
  *
- * A group is 16 tokens of one block; hd is head_dim padded to a multiple of 16 (the rest stays zero).  Inside a K
- * group F32 and F16 lie as [hd][16 tokens], BF16 as [hd / 2][16 tokens][2] (see vec_attn_body.h).
+ * A group is 16 tokens of one block; hd is head_dim padded to a multiple of 16 (the rest stays zero).  How numbers lie
+ * inside a group: vec_attn_body.h.
  */
 #ifndef KERN_CPU_KV_H
 #define KERN_CPU_KV_H

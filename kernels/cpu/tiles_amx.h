@@ -54,13 +54,6 @@ static inline void emulate_dot(int c, int a, int b)
     }
 }
 
-/* 32 numbers to BF16. */
-static inline void tile_round(uint16_t *out, const float *x)
-{
-    for (int i = 0; i < TILE_K; i++)
-        out[i] = kern_f32_to_bf16(x[i]);
-}
-
 #    define tile_barrier()           ((void)0)
 #    define tile_zero(t)             memset(g_tiles[t], 0, sizeof g_tiles[t])
 #    define tile_load(t, p, stride)  emulate_load(t, p, stride)
@@ -87,13 +80,6 @@ static void tiles_end(void)
 #    define tile_load(t, p, stride)  _tile_loadd(t, p, stride)
 #    define tile_store(t, p, stride) _tile_stored(t, p, stride)
 #    define tile_dot(c, a, b)        _tile_dpbf16ps(c, a, b)
-
-static inline void tile_round(uint16_t *out, const float *x)
-{
-    __m512bh h = _mm512_cvtne2ps_pbh(_mm512_loadu_ps(x + 16), _mm512_loadu_ps(x));
-
-    memcpy(out, &h, sizeof h);
-}
 
 /* Palette 1 and the shapes of all eight tiles, in the layout of ldtilecfg. */
 typedef struct tile_config {

@@ -14,9 +14,9 @@
 #define KERN_CPU_SUM_BLOCK                                                                         \
     64 /* numbers whose exponentials are added in FP32; blocks are joined in FP64 */
 
-/* n rows of numbers, `ld` apart: query vectors, or weights. */
+/* n rows of FP32 or BF16 numbers, `ld` numbers apart: query vectors, or weights. */
 typedef struct kern_cpu_rows {
-    const float *x;
+    const void *x;
     int ld, n;
 } kern_cpu_rows;
 
@@ -24,8 +24,8 @@ typedef struct kern_cpu_rows {
  * While it reads k[g] it fetches ahead[g] (as many bytes) into the cache; ahead may be NULL. */
 typedef void kern_cpu_qk_fn(float *s, int s_ld, kern_cpu_rows q, const void *const *k,
                             const void *const *ahead, int n, int hd);
-/* o[i * hd + ..] = sum of p[i][t] * v(t) for t = begin .. end - 1, in an order that depends on t only; v(t) is row t % 16
- * of group t / 16.  ahead as above. */
+/* o[i * hd + ..] = sum of p[i][t] * v(t) for t = begin .. end - 1, in an order that depends on t only; v(t) is token
+ * t % 16 of group t / 16.  ahead as above.  BF16 weights next to the range, up to multiples of 32, are 0. */
 typedef void kern_cpu_pv_fn(float *o, int hd, kern_cpu_rows p, const void *const *v,
                             const void *const *ahead, int begin, int end);
 
@@ -33,6 +33,7 @@ typedef void kern_cpu_pv_fn(float *o, int hd, kern_cpu_rows p, const void *const
 typedef struct kern_cpu_attn_products {
     kern_cpu_qk_fn *qk;
     kern_cpu_pv_fn *pv;
+    bool rounds;                       /* rows are BF16, otherwise FP32 */
     int block;                         /* query vectors that are best taken at once, at most 32 */
     void (*begin)(void), (*end)(void); /* or NULL: around all that a thread does */
 } kern_cpu_attn_products;
@@ -80,8 +81,7 @@ extern const kern_cpu_vec kern_cpu_vec_generic;
 extern const kern_cpu_vec kern_cpu_vec_avx2;
 extern const kern_cpu_vec kern_cpu_vec_avx512;
 
-/* Over a BF16 cache with heads of 32, 64, .. KERN_CPU_AMX_HEAD_MAX dimensions. */
-#define KERN_CPU_AMX_HEAD_MAX 256
+/* Over a BF16 cache whose hd is a multiple of 32. */
 extern const kern_cpu_attn_products kern_cpu_attn_amx_bf16;
 
 #endif

@@ -2,16 +2,22 @@
 /* vec_attn_body.h - the attention micro-kernels, over vector primitives; included after vec_body.h.
  *
  * Storage of 16 tokens of one head (hd = head_dim padded to a multiple of 16):
- *   K  F32, F16: [hd][16 tokens]     BF16: [hd / 2][16 tokens][2], so that a 32-bit word holds two dimensions of a
- *                                    token and a shift or a mask makes each of them an FP32 number
- *   V  [16 tokens][hd]
- * Lanes are tokens in qk and dimensions in pv: each score and each output element is one chain of fused adds in
+ *        F32, F16            BF16
+ *   K    [hd][16 tokens]     [hd / 2][16 tokens][2]
+ *   V    [16 tokens][hd]     [8][hd][2 tokens]
+ * so that a 32-bit word of BF16 holds two numbers that meet in a sum: a shift or a mask makes each of them an FP32
+ * number, or one instruction multiplies both (V_DOTS: then rows come in BF16, too).
+ * Lanes are tokens in qk and dimensions in pv: each score and each output element is one chain of additions in
  * ascending order, whatever the blocking.  QK_M x QK_G and PV_M x PV_D say how many chains run side by side.
  *
- * Besides the primitives of vec_body.h: v_load_bf16(p), v_load_f16(p) read VL 16-bit numbers; v_word(p) VL words.
+ * Besides the primitives of vec_body.h: v_load_f16(p) reads VL 16-bit numbers, v_word(p) VL words; with V_DOTS 1
+ * v_dot(acc, a, b) adds both products of each pair of words.
  */
 #define V_PER_GROUP (KERN_CPU_GROUP / VL)
 #define ATTN_BLOCK  24 /* query vectors */
+#ifndef V_DOTS
+#    define V_DOTS 0
+#endif
 
 V_INLINE vf v_low(vu w)
 {
@@ -31,6 +37,22 @@ V_INLINE vf v_high(vu w)
     return f;
 }
 
+#if !V_DOTS
+V_INLINE vf v_dot(vf acc, vu a, vu b)
+{
+    return v_fma(v_high(a), v_high(b), v_fma(v_low(a), v_low(b), acc));
+}
+#endif
+
+/* Numbers c and c + 1 of row i, BF16, in all lanes. */
+V_INLINE vu v_pair(kern_cpu_rows r, int i, int c)
+{
+    uint32_t w;
+
+    memcpy(&w, (const uint16_t *)r.x + (ptrdiff_t)i * r.ld + c, sizeof w);
+    return w - (vu){0};
+}
+
 /* Asks for n elements from element `at` on. */
 V_INLINE void fetch(const void *p, int at, int n, const kern_dtype type)
 {
@@ -40,12 +62,23 @@ V_INLINE void fetch(const void *p, int at, int n, const kern_dtype type)
         __builtin_prefetch((const char *)p + at * size + byte);
 }
 
+/* Are the rows BF16? */
+#define ROUNDS(type) (V_DOTS && (type) == KERN_DTYPE_BF16)
+
+/* Rows from number i on. */
+V_INLINE kern_cpu_rows rows_from(kern_cpu_rows r, int i, const kern_dtype type)
+{
+    r.x = (const char *)r.x + (ptrdiff_t)i * r.ld * (ROUNDS(type) ? 2 : 4);
+    return r;
+}
+
 /* ---- scores ---- */
 /* M query vectors against G groups; `type` is a constant, so the loads are chosen by the compiler. */
-V_INLINE void qk_block(float *s, int s_ld, const float *q, int q_ld, const void *const *k,
+V_INLINE void qk_block(float *s, int s_ld, kern_cpu_rows rows, const void *const *k,
                        const void *const *ahead, int hd, const int M, const int G,
                        const kern_dtype type)
 {
+    const float *q = rows.x;
     vf acc[QK_M][QK_G][V_PER_GROUP];
 
 #pragma GCC unroll 8
@@ -68,6 +101,11 @@ V_INLINE void qk_block(float *s, int s_ld, const float *q, int q_ld, const void 
                 if (type == KERN_DTYPE_BF16) {
                     vu w = v_word((const uint16_t *)k[g] + d * KERN_CPU_GROUP + 2 * v * VL);
 
+#pragma GCC unroll 8
+                    for (int i = 0; ROUNDS(type) && i < M; i++)
+                        acc[i][g][v] = v_dot(acc[i][g][v], w, v_pair(rows, i, d));
+                    if (ROUNDS(type))
+                        continue;
                     k0 = v_low(w);
                     k1 = v_high(w);
                 } else if (type == KERN_DTYPE_F16) {
@@ -79,8 +117,8 @@ V_INLINE void qk_block(float *s, int s_ld, const float *q, int q_ld, const void 
                 }
 #pragma GCC unroll 8
                 for (int i = 0; i < M; i++) {
-                    acc[i][g][v] = v_fma(v_set1(q[i * q_ld + d]), k0, acc[i][g][v]);
-                    acc[i][g][v] = v_fma(v_set1(q[i * q_ld + d + 1]), k1, acc[i][g][v]);
+                    acc[i][g][v] = v_fma(v_set1(q[i * rows.ld + d]), k0, acc[i][g][v]);
+                    acc[i][g][v] = v_fma(v_set1(q[i * rows.ld + d + 1]), k1, acc[i][g][v]);
                 }
             }
         }
@@ -94,7 +132,7 @@ V_INLINE void qk_block(float *s, int s_ld, const float *q, int q_ld, const void 
                 v_store(s + i * s_ld + g * KERN_CPU_GROUP + v * VL, acc[i][g][v]);
 }
 
-/* Query vectors in the next block of at most `most`, so that blocks are about equal. */
+/* Rows in the next block of at most `most`, so that blocks are about equal. */
 V_INLINE int block_of(int left, int most)
 {
     int blocks = (left + most - 1) / most;
@@ -102,19 +140,19 @@ V_INLINE int block_of(int left, int most)
     return (left + blocks - 1) / blocks;
 }
 
-#define QK_CASE(n)                                                                                 \
-    case n:                                                                                        \
+#define QK_CASE(m)                                                                                 \
+    case m:                                                                                        \
         if (i == 0 && ahead != NULL)                                                               \
-            qk_block(s, s_ld, q, q_ld, k, ahead, hd, n, G, type);                                  \
+            qk_block(s, s_ld, q, k, ahead, hd, m, G, type);                                        \
         else                                                                                       \
-            qk_block(s + i * s_ld, s_ld, q + i * q_ld, q_ld, k, NULL, hd, n, G, type);             \
+            qk_block(s + i * s_ld, s_ld, rows_from(q, i, type), k, NULL, hd, m, G, type);          \
         break;
 
-V_INLINE void qk_groups(float *s, int s_ld, const float *q, int q_ld, int m, const void *const *k,
+V_INLINE void qk_groups(float *s, int s_ld, kern_cpu_rows q, const void *const *k,
                         const void *const *ahead, int hd, const int G, const kern_dtype type)
 {
-    for (int i = 0, now; i < m; i += now) {
-        now = block_of(m - i, QK_M);
+    for (int i = 0, now; i < q.n; i += now) {
+        now = block_of(q.n - i, QK_M);
         switch (now) {
             QK_CASE(1)
             QK_CASE(2)
@@ -130,26 +168,77 @@ V_INLINE void qk_groups(float *s, int s_ld, const float *q, int q_ld, int m, con
     }
 }
 
-V_INLINE void qk_all(float *s, int s_ld, const float *q, int q_ld, int m, const void *const *k,
+V_INLINE void qk_all(float *s, int s_ld, kern_cpu_rows q, const void *const *k,
                      const void *const *ahead, int n, int hd, const kern_dtype type)
 {
     int g = 0;
 
     for (; g + QK_G <= n; g += QK_G)
-        qk_groups(s + g * KERN_CPU_GROUP, s_ld, q, q_ld, m, k + g, ahead != NULL ? ahead + g : NULL,
-                  hd, QK_G, type);
+        qk_groups(s + g * KERN_CPU_GROUP, s_ld, q, k + g, ahead != NULL ? ahead + g : NULL, hd,
+                  QK_G, type);
     for (; g < n; g++)
-        qk_groups(s + g * KERN_CPU_GROUP, s_ld, q, q_ld, m, k + g, ahead != NULL ? ahead + g : NULL,
-                  hd, 1, type);
+        qk_groups(s + g * KERN_CPU_GROUP, s_ld, q, k + g, ahead != NULL ? ahead + g : NULL, hd, 1,
+                  type);
 }
 
 /* ---- values ---- */
+/* acc += weights of token t times its values, F32 or F16. */
+V_INLINE void pv_token(vf acc[PV_M][PV_D], kern_cpu_rows p, int t, const void *group, int64_t at,
+                       const int M, const int D, const kern_dtype type)
+{
+    vf row[PV_D];
+
+#pragma GCC unroll 8
+    for (int d = 0; d < D; d++)
+        row[d] = type == KERN_DTYPE_F16 ? v_load_f16((const uint16_t *)group + at + d * VL)
+                                        : v_load((const float *)group + at + d * VL);
+#pragma GCC unroll 8
+    for (int i = 0; i < M; i++) {
+        vf w = v_set1(((const float *)p.x)[i * p.ld + t]);
+
+#pragma GCC unroll 8
+        for (int d = 0; d < D; d++)
+            acc[i][d] = v_fma(w, row[d], acc[i][d]);
+    }
+}
+
+/* Words of the pair that begins with token t, from dimension d0 on. */
+V_INLINE const uint16_t *v_at(const void *const *v, int t, int hd, int d0)
+{
+    return (const uint16_t *)v[t / KERN_CPU_GROUP] + (ptrdiff_t)(t % KERN_CPU_GROUP) * hd +
+           (ptrdiff_t)2 * d0;
+}
+
+/* The same for tokens t and t + 1, BF16; `keep` masks the one that must not be looked at, whose weight is 0. */
+V_INLINE void pv_pair(vf acc[PV_M][PV_D], kern_cpu_rows p, int t, const uint16_t *words,
+                      uint32_t keep, const int M, const int D)
+{
+    vu row[PV_D];
+
+#pragma GCC unroll 8
+    for (int d = 0; d < D; d++)
+        row[d] = v_word(words + 2 * d * VL) & keep;
+#pragma GCC unroll 8
+    for (int i = 0; i < M; i++) {
+        const float *w = (const float *)p.x + (ptrdiff_t)i * p.ld + t;
+
+#pragma GCC unroll 8
+        for (int d = 0; d < D; d++)
+            acc[i][d] = ROUNDS(KERN_DTYPE_BF16)
+                            ? v_dot(acc[i][d], row[d], v_pair(p, i, t))
+                            : v_fma(v_set1(w[1]), v_high(row[d]),
+                                    v_fma(v_set1(w[0]), v_low(row[d]), acc[i][d]));
+    }
+}
+
 /* M rows of weights times D vectors of dimensions at column d0. */
-V_INLINE void pv_block(float *o, int hd, const float *p, int p_ld, const void *const *v,
+V_INLINE void pv_block(float *o, int hd, kern_cpu_rows p, const void *const *v,
                        const void *const *ahead, int begin, int end, int d0, const int M,
                        const int D, const kern_dtype type)
 {
+    const int step = type == KERN_DTYPE_BF16 ? 2 : 1;
     vf acc[PV_M][PV_D];
+    int t;
 
 #pragma GCC unroll 8
     for (int i = 0; i < M; i++)
@@ -157,27 +246,18 @@ V_INLINE void pv_block(float *o, int hd, const float *p, int p_ld, const void *c
         for (int d = 0; d < D; d++)
             acc[i][d] = (vf){0};
 
-    for (int t = begin; t < end; t++) {
-        int64_t at = (int64_t)(t % KERN_CPU_GROUP) * hd + d0;
-        const void *group = v[t / KERN_CPU_GROUP];
-        vf row[PV_D];
-
+    if (begin % step != 0)
+        pv_pair(acc, p, begin - 1, v_at(v, begin - 1, hd, d0), 0xffff0000u, M, D);
+    for (t = begin + begin % step; t + step <= end; t += step) {
         if (ahead != NULL)
-            fetch(ahead[t / KERN_CPU_GROUP], t % KERN_CPU_GROUP * hd, hd, type);
-#pragma GCC unroll 8
-        for (int d = 0; d < D; d++)
-            row[d] = type == KERN_DTYPE_BF16  ? v_load_bf16((const uint16_t *)group + at + d * VL)
-                     : type == KERN_DTYPE_F16 ? v_load_f16((const uint16_t *)group + at + d * VL)
-                                              : v_load((const float *)group + at + d * VL);
-#pragma GCC unroll 8
-        for (int i = 0; i < M; i++) {
-            vf w = v_set1(p[i * p_ld + t]);
-
-#pragma GCC unroll 8
-            for (int d = 0; d < D; d++)
-                acc[i][d] = v_fma(w, row[d], acc[i][d]);
-        }
+            fetch(ahead[t / KERN_CPU_GROUP], t % KERN_CPU_GROUP * hd, step * hd, type);
+        if (type == KERN_DTYPE_BF16)
+            pv_pair(acc, p, t, v_at(v, t, hd, d0), ~0u, M, D);
+        else
+            pv_token(acc, p, t, v[t / KERN_CPU_GROUP], t % KERN_CPU_GROUP * hd + d0, M, D, type);
     }
+    if (t < end)
+        pv_pair(acc, p, t, v_at(v, t, hd, d0), 0xffffu, M, D);
 #pragma GCC unroll 8
     for (int i = 0; i < M; i++)
 #pragma GCC unroll 8
@@ -185,20 +265,20 @@ V_INLINE void pv_block(float *o, int hd, const float *p, int p_ld, const void *c
             v_store(o + i * hd + d0 + d * VL, acc[i][d]);
 }
 
-#define PV_CASE(n)                                                                                 \
-    case n:                                                                                        \
+#define PV_CASE(m)                                                                                 \
+    case m:                                                                                        \
         if (i == 0 && d0 == 0 && ahead != NULL)                                                    \
-            pv_block(o, hd, p, p_ld, v, ahead, begin, end, 0, n, D, type);                         \
+            pv_block(o, hd, p, v, ahead, begin, end, 0, m, D, type);                               \
         else                                                                                       \
-            pv_block(o + i * hd, hd, p + i * p_ld, p_ld, v, NULL, begin, end, d0, n, D, type);     \
+            pv_block(o + i * hd, hd, rows_from(p, i, type), v, NULL, begin, end, d0, m, D, type);  \
         break;
 
-V_INLINE void pv_rows(float *o, int hd, const float *p, int p_ld, int m, const void *const *v,
+V_INLINE void pv_rows(float *o, int hd, kern_cpu_rows p, const void *const *v,
                       const void *const *ahead, int begin, int end, int d0, const int D,
                       const kern_dtype type)
 {
-    for (int i = 0, now; i < m; i += now) {
-        now = block_of(m - i, PV_M);
+    for (int i = 0, now; i < p.n; i += now) {
+        now = block_of(p.n - i, PV_M);
         switch (now) {
             PV_CASE(1)
             PV_CASE(2)
@@ -214,27 +294,27 @@ V_INLINE void pv_rows(float *o, int hd, const float *p, int p_ld, int m, const v
     }
 }
 
-V_INLINE void pv_all(float *o, int hd, const float *p, int p_ld, int m, const void *const *v,
+V_INLINE void pv_all(float *o, int hd, kern_cpu_rows p, const void *const *v,
                      const void *const *ahead, int begin, int end, const kern_dtype type)
 {
     int d0 = 0;
 
     for (; d0 + PV_D * VL <= hd; d0 += PV_D * VL)
-        pv_rows(o, hd, p, p_ld, m, v, ahead, begin, end, d0, PV_D, type);
+        pv_rows(o, hd, p, v, ahead, begin, end, d0, PV_D, type);
     for (; d0 < hd; d0 += VL)
-        pv_rows(o, hd, p, p_ld, m, v, ahead, begin, end, d0, 1, type);
+        pv_rows(o, hd, p, v, ahead, begin, end, d0, 1, type);
 }
 
 #define ATTN_FUNCTIONS(suffix, type)                                                               \
     static void qk_##suffix(float *s, int s_ld, kern_cpu_rows q, const void *const *k,             \
                             const void *const *ahead, int n, int hd)                               \
     {                                                                                              \
-        qk_all(s, s_ld, q.x, q.ld, q.n, k, ahead, n, hd, type);                                    \
+        qk_all(s, s_ld, q, k, ahead, n, hd, type);                                                 \
     }                                                                                              \
     static void pv_##suffix(float *o, int hd, kern_cpu_rows p, const void *const *v,               \
                             const void *const *ahead, int begin, int end)                          \
     {                                                                                              \
-        pv_all(o, hd, p.x, p.ld, p.n, v, ahead, begin, end, type);                                 \
+        pv_all(o, hd, p, v, ahead, begin, end, type);                                              \
     }
 
 ATTN_FUNCTIONS(f32, KERN_DTYPE_F32)
@@ -287,9 +367,10 @@ const kern_cpu_vec VEC_TABLE = {
     .rope = rope,
     .to_bf16 = to_bf16,
     .to_f16 = to_f16,
-    .attn = {[KERN_DTYPE_F32] = {.qk = qk_f32, .pv = pv_f32, .block = ATTN_BLOCK},
-             [KERN_DTYPE_BF16] = {.qk = qk_bf16, .pv = pv_bf16, .block = ATTN_BLOCK},
-             [KERN_DTYPE_F16] = {.qk = qk_f16, .pv = pv_f16, .block = ATTN_BLOCK}},
+    .attn =
+        {[KERN_DTYPE_F32] = {.qk = qk_f32, .pv = pv_f32, .block = ATTN_BLOCK},
+         [KERN_DTYPE_BF16] = {.qk = qk_bf16, .pv = pv_bf16, .rounds = V_DOTS, .block = ATTN_BLOCK},
+         [KERN_DTYPE_F16] = {.qk = qk_f16, .pv = pv_f16, .block = ATTN_BLOCK}},
     .softmax = softmax,
     .merge = merge,
     .exp1 = exp1,

@@ -12,6 +12,7 @@
 #define QK_G      4
 #define PV_M      6
 #define PV_D      4
+#define V_DOTS    1
 
 typedef float vf __attribute__((vector_size(64)));
 typedef uint32_t vu __attribute__((vector_size(64)));
@@ -66,11 +67,9 @@ static inline void v_store_f16(uint16_t *p, vf v)
                         _mm512_cvtps_ph((__m512)v, _MM_FROUND_TO_NEAREST_INT));
 }
 
-static inline vf v_load_bf16(const uint16_t *p)
+static inline vf v_dot(vf acc, vu a, vu b)
 {
-    __m256i h = _mm256_loadu_si256((const __m256i *)(const void *)p);
-
-    return (vf)_mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(h), 16));
+    return (vf)_mm512_dpbf16_ps((__m512)acc, (__m512bh)a, (__m512bh)b);
 }
 
 static inline vf v_load_f16(const uint16_t *p)

@@ -74,16 +74,6 @@ static inline void v_store_f16(uint16_t *p, vf v)
         p[i] = kern_f32_to_f16(v[i]);
 }
 
-static inline vf v_load_bf16(const uint16_t *p)
-{
-    vu bits = {(uint32_t)p[0] << 16, (uint32_t)p[1] << 16, (uint32_t)p[2] << 16,
-               (uint32_t)p[3] << 16};
-    vf v;
-
-    memcpy(&v, &bits, sizeof v);
-    return v;
-}
-
 static inline vf v_load_f16(const uint16_t *p)
 {
     return (vf){kern_f16_to_f32(p[0]), kern_f16_to_f32(p[1]), kern_f16_to_f32(p[2]),

@@ -4,8 +4,8 @@
  *
  * Every slot of a cache is filled with NaN before tokens are written: a kernel that looks past what a row may see
  * fails.  FP64 gets keys and values as the cache stores them, so the limits are those of FP32 arithmetic: 1e-5
- * absolute for values in (-1, 1), and half a unit in the last place more, 2^-8 relative, for BF16 output.  AMX rounds
- * queries (FP64 gets them so) and weights to BF16: 2^-9 more for the weights.
+ * absolute for values in (-1, 1), and half a unit in the last place more, 2^-8 relative, for BF16 output.  Over a
+ * BF16 cache AVX-512 and AMX round queries (FP64 gets them so) and weights to BF16: 2^-9 more for the weights.
  */
 #include <math.h>
 #include <string.h>
@@ -34,7 +34,7 @@ typedef struct world {
     int32_t *kv_of_q; /* [n_q] */
     void *scratch;
     float scale;
-    bool coarse; /* attention in BF16 tiles */
+    bool coarse; /* queries and weights in BF16 */
 } world;
 
 static void round_to(float *x, size_t n, kern_dtype t)
@@ -118,8 +118,8 @@ static world world_new(kern_backend *be, shape sh, kt_rng *rng)
     world w = {.sh = sh,
                .be = be,
                .scale = 1.0f / sqrtf((float)sh.head_dim),
-               .coarse = strcmp(be->isa, "amx") == 0 && sh.dtype == KERN_DTYPE_BF16 &&
-                         (sh.head_dim + 15) / 16 % 2 == 0};
+               .coarse = sh.dtype == KERN_DTYPE_BF16 &&
+                         (strcmp(be->isa, "amx") == 0 || strcmp(be->isa, "avx512") == 0)};
     size_t row = (size_t)sh.n_kv * (size_t)sh.head_dim;
     int32_t n_blocks, *slots;
     size_t bytes;
