@@ -7,13 +7,16 @@
 
 #include <string.h>
 
+#include "base/hash.h"
 #include "base/log.h"
 #include "base/mem.h"
+#include "launcher/keys.h"
 #include "launcher/model_path.h"
 #include "launcher/ranks.h"
 #include "launcher/serve.h"
 
 #define SWEEP_SECONDS 0.01
+#define KEYS_MAX      ((size_t)1 << 20)
 
 static void keep_row(void *arg, const comm_bench_row *row)
 {
@@ -23,6 +26,19 @@ static void keep_row(void *arg, const comm_bench_row *row)
         m->sweep[m->n_sweep++] = *row;
 }
 
+static void check_keys(launch_measured *m, const launch_options *opt)
+{
+    launch_list keys;
+    tp_arena arena;
+
+    tp_arena_init(&arena, KEYS_MAX);
+    if (launch_settle_keys(&keys, &arena, opt) != TP_OK)
+        (void)snprintf(m->key_error, sizeof m->key_error, "%s", tp_last_error());
+    for (int i = opt->api_key.n; i < keys.n; i++)
+        tp_wipe((char *)(uintptr_t)keys.items[i], strlen(keys.items[i]));
+    tp_arena_release(&arena);
+}
+
 /* What only rank 0 does; the others wait in the sweep. */
 static void measure(launch_measured *m, const launch_options *opt, const launch_checkup *mine)
 {
@@ -30,6 +46,7 @@ static void measure(launch_measured *m, const launch_options *opt, const launch_
 
     m->memory_gbps = launch_memory_gbps(mine->usable);
     launch_check_port(m, opt->host, (int)opt->port);
+    check_keys(m, opt);
     if (opt->model == NULL)
         return;
     if (launch_find_model(dir, opt) == TP_OK)

@@ -47,6 +47,7 @@ typedef struct launch_measured {
     int64_t disk_bytes;           /* that were read for it */
     bool direct;                  /* past the page cache for certain */
     char port_error[128];         /* "" = the port is free */
+    char key_error[256];          /* "" = there is a key where one is needed */
     char sweep_error[256];        /* "" = none; the sums of all ranks */
     comm_bench_row sweep[LAUNCH_SWEEP_MAX];
     int n_sweep;

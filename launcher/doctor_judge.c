@@ -169,6 +169,8 @@ static void judge_measured(launch_findings *f, const launch_measured *m)
     if (m->port_error[0] != '\0')
         find(f, true, "cannot listen on %s; end what uses it, or choose another --port",
              m->port_error);
+    if (m->key_error[0] != '\0')
+        find(f, true, "%s", m->key_error);
     if (m->model_error[0] != '\0')
         find(f, true, "%s", m->model_error);
     if (m->disk_bytes >= DISK_ENOUGH && m->disk_gbps < DISK_SLOW_GBPS)

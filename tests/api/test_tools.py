@@ -121,6 +121,14 @@ def test_doctor_finds_what_is_wrong():
     assert code == 1 and any(f"port {port}" in f for f in found) and any("no-such-model" in f for f in found), found
 
 
+def test_doctor_misses_a_key():
+    for options, wrong in ((["--host", "0.0.0.0"], True), (["--host", "0.0.0.0", "--insecure"], False),
+                           (["--api-key-file", "/nonexistent/keys"], True)):
+        code, out, _ = run("doctor", "--json", "--device", "cpu", "--port", 0, *options)
+        found = [f["what"] for f in json.loads(out)["findings"] if f["serious"]]
+        assert code == wrong and any("--api-key-file" in f or "/nonexistent/keys" in f for f in found) == wrong, found
+
+
 # ---- bench --comm ----
 
 def test_bench_comm(tmp_path):
