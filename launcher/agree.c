@@ -27,8 +27,8 @@ static bool is_own(const launch_row *r, const char *group)
                                         "bind",       "comm-table",        "host",
                                         "port",       "api-key",           "api-key-file"};
 
-    if (strcmp(group, "Plan, doctor and bench") == 0 || strcmp(group, "Log and self-help") == 0 ||
-        (r->flags & (LAUNCH_HIDDEN | LAUNCH_SECRET | LAUNCH_TOOLS)) != 0)
+    if (strcmp(group, "Log and self-help") == 0 || (r->flags & LAUNCH_FOR(LAUNCH_SERVE)) == 0 ||
+        (r->flags & (LAUNCH_HIDDEN | LAUNCH_SECRET)) != 0)
         return true;
     for (size_t i = 0; i < TP_ARRAY_LEN(k_own); i++)
         if (strcmp(r->name, k_own[i]) == 0)

@@ -4,20 +4,38 @@
 
 #include "launcher/options.h"
 
-static const char k_usage[] =
-    "usage: mpirun -np N tpserve [serve] --model MODEL [options]\n"
-    "       tpserve --tensor-parallel-size N --model MODEL [options]\n"
-    "       tpserve inspect MODEL [--tensor-parallel-size N]\n"
-    "       tpserve plan MODEL [--gpu NAME] [--tensor-parallel-size N] [--load R,P,O]\n"
-    "       [mpirun -np N] tpserve doctor [--model MODEL]\n"
-    "       tpserve bench [--base-url URL] [--max-concurrency 1,4,16]\n"
-    "       [mpirun -np N] tpserve bench MODEL --engine\n"
-    "       tpserve bench MODEL --host\n"
-    "       mpirun -np N tpserve bench --comm [--output FILE]\n"
-    "       tpserve --version\n";
+static const struct {
+    launch_command command;
+    const char *line;
+} k_usages[] = {
+    {LAUNCH_SERVE, "mpirun -np N tpserve [serve] --model MODEL [options]"},
+    {LAUNCH_SERVE, "tpserve --tensor-parallel-size N --model MODEL [options]"},
+    {LAUNCH_INSPECT, "tpserve inspect MODEL [--tensor-parallel-size N]"},
+    {LAUNCH_PLAN, "tpserve plan MODEL [--gpu NAME] [--tensor-parallel-size N] [--load R,P,O]"},
+    {LAUNCH_DOCTOR, "[mpirun -np N] tpserve doctor [--model MODEL]"},
+    {LAUNCH_BENCH, "tpserve bench [--base-url URL] [--max-concurrency 1,4,16]"},
+    {LAUNCH_BENCH, "[mpirun -np N] tpserve bench MODEL --engine"},
+    {LAUNCH_BENCH, "tpserve bench MODEL --host"},
+    {LAUNCH_BENCH, "mpirun -np N tpserve bench --comm [--output FILE]"},
+    {LAUNCH_VERSION, "tpserve --version"},
+};
 
-static const char k_purpose[] =
-    "Serves a language model over the OpenAI API from N ranks that share it.\n";
+static const struct {
+    launch_command command;
+    const char *word, *purpose;
+} k_commands[] = {
+    {LAUNCH_SERVE, "serve",
+     "Serves a language model over the OpenAI API from N ranks that share it."},
+    {LAUNCH_INSPECT, "inspect", "Says what a model is and what each of N ranks would keep of it."},
+    {LAUNCH_PLAN, "plan",
+     "Says on which devices a model fits and how fast it should be there, from data sheets."},
+    {LAUNCH_DOCTOR, "doctor",
+     "Looks at the hosts, devices, memory and network that a server would use."},
+    {LAUNCH_BENCH, "bench",
+     "Measures a server over HTTP; an engine in this job (--engine), the host's work (--host), "
+     "sums over the ranks (--comm)."},
+    {LAUNCH_VERSION, "version", "Prints the version."},
+};
 
 static const char *placeholder(const launch_row *r)
 {
@@ -57,26 +75,59 @@ static void wrap(FILE *out, const char *text, int indent, int width)
     }
 }
 
-void launch_print_help(FILE *out)
+static void print_row(FILE *out, const launch_row *r)
 {
-    fprintf(out, "%s\n%s", k_usage, k_purpose);
+    fprintf(out, "  --%s%s", r->name, placeholder(r));
+    if (r->alias != NULL)
+        fprintf(out, "%s%s", alias_dashes(r), r->alias);
+    if (r->words != NULL)
+        fprintf(out, "  {%s}", r->words);
+    if (r->dflt != NULL)
+        fprintf(out, "  [%s]", r->dflt);
+    fputc('\n', out);
+    wrap(out, r->doc, 6, 90);
+}
+
+/* The rows that these commands look at, under their headings; of them those that a server looks at, too, or the others. */
+static void print_rows(FILE *out, unsigned commands, bool of_server)
+{
+    const char *group = NULL, *said = NULL;
+
     for (int i = 0; i < launch_n_rows; i++) {
         const launch_row *r = &launch_rows[i];
 
-        if ((r->flags & LAUNCH_HIDDEN) != 0)
+        group = r->group != NULL ? r->group : group;
+        if ((r->flags & LAUNCH_HIDDEN) != 0 || (r->flags & commands) == 0 ||
+            ((r->flags & LAUNCH_FOR(LAUNCH_SERVE)) != 0) != of_server)
             continue;
-        if (r->group != NULL)
-            fprintf(out, "\n%s\n", r->group);
-        fprintf(out, "  --%s%s", r->name, placeholder(r));
-        if (r->alias != NULL)
-            fprintf(out, "%s%s", alias_dashes(r), r->alias);
-        if (r->words != NULL)
-            fprintf(out, "  {%s}", r->words);
-        if (r->dflt != NULL)
-            fprintf(out, "  [%s]", r->dflt);
-        fputc('\n', out);
-        wrap(out, r->doc, 6, 90);
+        if (group != said)
+            fprintf(out, "\n%s\n", group);
+        said = group;
+        print_row(out, r);
     }
+}
+
+void launch_print_help(FILE *out, unsigned commands)
+{
+    bool all = commands == LAUNCH_FOR_ALL;
+
+    for (size_t i = 0, n = 0; i < TP_ARRAY_LEN(k_usages); i++)
+        if (all || LAUNCH_FOR(k_usages[i].command) == commands)
+            fprintf(out, "%s%s\n", n++ == 0 ? "usage: " : "       ", k_usages[i].line);
+    fputs(all ? "\nCommands\n" : "\n", out);
+    for (size_t i = 0; i < TP_ARRAY_LEN(k_commands); i++) {
+        if (all)
+            fprintf(out, "  %s\n", k_commands[i].word);
+        if (all || LAUNCH_FOR(k_commands[i].command) == commands)
+            wrap(out, k_commands[i].purpose, all ? 6 : 0, all ? 90 : 96);
+    }
+    if (all)
+        fputs(
+            "\nThese are the options of all commands; tpserve COMMAND --help lists those of one.\n",
+            out);
+    /* what is peculiar to a tool comes first in its help */
+    print_rows(out, commands, (commands & LAUNCH_FOR(LAUNCH_SERVE)) != 0);
+    print_rows(out, commands, (commands & LAUNCH_FOR(LAUNCH_SERVE)) == 0);
     fputs("\nA switch that is on is turned off with --no-NAME. Every option may also be given as "
           "TPSERVE_<NAME>\nin the environment or in a YAML file (--config).\n",
           out);
@@ -149,16 +200,17 @@ void launch_print_man(FILE *out)
     fputs(".TH TPSERVE 1\n.SH NAME\ntpserve \\- serve a language model from MPI ranks over the "
           "OpenAI API\n.SH SYNOPSIS\n.nf\n",
           out);
-    for (const char *line = strchr(k_usage, ':') + 1; *line != '\0';) {
-        size_t n = strcspn(line + strspn(line, " "), "\n");
-        char text[128];
-
-        line += strspn(line, " ");
-        snprintf(text, sizeof text, "%.*s\n", (int)n, line);
-        roff(out, text);
-        line += n + (line[n] == '\n');
+    for (size_t i = 0; i < TP_ARRAY_LEN(k_usages); i++) {
+        roff(out, k_usages[i].line);
+        fputc('\n', out);
     }
-    fprintf(out, ".fi\n.SH DESCRIPTION\n%s.SH OPTIONS\n", k_purpose);
+    fputs(".fi\n.SH DESCRIPTION\n", out);
+    for (size_t i = 0; i < TP_ARRAY_LEN(k_commands); i++) {
+        fprintf(out, ".TP\n.B %s\n", k_commands[i].word);
+        roff(out, k_commands[i].purpose);
+        fputc('\n', out);
+    }
+    fputs(".SH OPTIONS\n", out);
     for (int i = 0; i < launch_n_rows; i++) {
         const launch_row *r = &launch_rows[i];
 
@@ -198,13 +250,26 @@ void launch_print_man(FILE *out)
         out);
 }
 
+static void put_option_words(FILE *out, unsigned commands)
+{
+    for (int i = 0; i < launch_n_rows; i++)
+        if ((launch_rows[i].flags & LAUNCH_HIDDEN) == 0 && (launch_rows[i].flags & commands) != 0)
+            fprintf(out, " --%s", launch_rows[i].name);
+}
+
 void launch_print_completion(FILE *out)
 {
-    fputs("_tpserve()\n{\n    local words=\"serve inspect plan doctor bench version", out);
-    for (int i = 0; i < launch_n_rows; i++)
-        if ((launch_rows[i].flags & LAUNCH_HIDDEN) == 0)
-            fprintf(out, " --%s", launch_rows[i].name);
-    fputs("\"\n    case \"${COMP_WORDS[COMP_CWORD-1]}\" in\n", out);
+    fputs("_tpserve()\n{\n    local words\n    case \"${COMP_WORDS[1]}\" in\n", out);
+    for (size_t i = 0; i < TP_ARRAY_LEN(k_commands); i++) {
+        fprintf(out, "    %s) words=\"", k_commands[i].word);
+        put_option_words(out, LAUNCH_FOR(k_commands[i].command));
+        fputs("\" ;;\n", out);
+    }
+    fputs("    *) words=\"", out); /* no command yet, or a server */
+    for (size_t i = 0; i < TP_ARRAY_LEN(k_commands); i++)
+        fprintf(out, "%s ", k_commands[i].word);
+    put_option_words(out, LAUNCH_FOR(LAUNCH_SERVE));
+    fputs("\" ;;\n    esac\n    case \"${COMP_WORDS[COMP_CWORD-1]}\" in\n", out);
     for (int i = 0; i < launch_n_rows; i++) {
         const launch_row *r = &launch_rows[i];
 

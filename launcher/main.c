@@ -27,7 +27,9 @@ static bool print_texts(const launch_parser *p)
     const launch_options *o = &p->opt;
 
     if (o->help)
-        launch_print_help(stdout);
+        launch_print_help(stdout, o->command_is_given && o->command != LAUNCH_VERSION
+                                      ? LAUNCH_FOR(o->command)
+                                      : LAUNCH_FOR_ALL);
     else if (o->generate_man)
         launch_print_man(stdout);
     else if (o->generate_completion != NULL)

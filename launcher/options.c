@@ -329,6 +329,7 @@ static bool take_command(launch_parser *p, const char *word)
     for (size_t i = 0; i < TP_ARRAY_LEN(k_words); i++) {
         if (strcmp(word, k_words[i].word) == 0) {
             p->opt.command = k_words[i].command;
+            p->opt.command_is_given = true;
             return true;
         }
     }
@@ -360,7 +361,8 @@ static tp_status check_command(const launch_parser *p)
     bool serves = p->opt.command == LAUNCH_SERVE;
 
     for (int i = 0; i < launch_n_rows && (serves || p->opt.command == LAUNCH_INSPECT); i++)
-        if ((launch_rows[i].flags & LAUNCH_TOOLS) != 0 && p->origin[i] == LAUNCH_FROM_CLI)
+        if ((launch_rows[i].flags & LAUNCH_FOR(LAUNCH_SERVE)) == 0 &&
+            p->origin[i] == LAUNCH_FROM_CLI)
             return TP_REJECT(TP_ERR_INVALID,
                              "--%s is an option of tpserve plan, doctor or bench, not of %s",
                              launch_rows[i].name, serves ? "a server" : "inspect");

@@ -35,6 +35,7 @@ typedef enum launch_command {
 /* The settled values; strings live in the parser's arena. */
 typedef struct launch_options {
     launch_command command;
+    bool command_is_given; /* not serve by default */
     /* model */
     const char *model;
     launch_list model_path, served_model_name;
@@ -100,9 +101,14 @@ typedef enum launch_flags {
     LAUNCH_HIDDEN = 1,  /* not in --help */
     LAUNCH_IGNORED = 2, /* accepted, says so, does nothing */
     LAUNCH_SECRET = 4,  /* never printed; wiped from the process title */
-    LAUNCH_TOOLS = 8,   /* for plan, doctor and bench only: serve refuses it */
-    LAUNCH_BARE = 16    /* the value may be left out, before another option or at the end */
+    LAUNCH_BARE = 8     /* the value may be left out, before another option or at the end */
 } launch_flags;
+
+/* Flags besides: the commands that look at the option.  A server refuses those of others. */
+#define LAUNCH_FOR(command) (256u << (command))
+#define LAUNCH_FOR_ALL                                                                             \
+    (LAUNCH_FOR(LAUNCH_SERVE) | LAUNCH_FOR(LAUNCH_INSPECT) | LAUNCH_FOR(LAUNCH_PLAN) |             \
+     LAUNCH_FOR(LAUNCH_DOCTOR) | LAUNCH_FOR(LAUNCH_BENCH))
 
 typedef struct launch_row {
     const char *group; /* heading in --help; NULL = as the row before */
@@ -148,8 +154,8 @@ const char *launch_nearest(const char *name, size_t len);
 /* Reads a YAML mapping of options. */
 TP_MUST_USE tp_status launch_read_file(launch_parser *p, const char *path);
 
-/* Generated texts. */
-void launch_print_help(FILE *out);
+/* Generated texts.  commands: of LAUNCH_FOR(), one of them or all. */
+void launch_print_help(FILE *out, unsigned commands);
 void launch_print_config(FILE *out, const launch_parser *p);
 void launch_print_value(FILE *out, const launch_row *row, const launch_options *opt);
 void launch_print_man(FILE *out);

@@ -57,6 +57,28 @@ def test_help_names_every_option():
     assert "trust-remote-code" not in out
 
 
+def test_help_of_one_command():
+    _, whole, _ = run("--help")
+    for command in ("serve", "inspect", "plan", "doctor", "bench"):
+        code, out, _ = run(command, "--help")
+        assert code == 0 and len(out) < len(whole)
+        others = [x for x in ("--base-url", "--gpu-price", "--max-connections") if f"\n  {x}" in out]
+        assert others == {"bench": ["--base-url"], "plan": ["--gpu-price"], "serve": ["--max-connections"]}.get(command, [])
+        assert all(f" {command}" in x or command == "serve" for x in re.findall(r"tpserve [a-z]+", out.split("\n\n")[0]))
+
+
+def test_completion_knows_the_command():
+    """What bash offers, as bash sees it."""
+    _, script, _ = run("--generate-completion", "bash")
+    for words, wanted, unwanted in ((["bench", "--"], "--base-url", "--max-connections"), (["--"], "--max-connections", "--base-url"),
+                                    (["--dtype", ""], "bfloat16", "--model"), ([""], "doctor", "--base-url")):
+        line = " ".join(f"'{w}'" for w in ["tpserve", *words])
+        done = subprocess.run(["bash", "-c", f"{script}\nCOMP_WORDS=({line}); COMP_CWORD={len(words)}; _tpserve; "
+                               'printf "%s\\n" "${COMPREPLY[@]}"'], capture_output=True, text=True, check=True)
+        offered = done.stdout.split()
+        assert wanted in offered and unwanted not in offered, (words, offered, done.stderr)
+
+
 def test_version():
     for word in (["version"], ["--version"]):
         code, out, _ = run(*word)

@@ -345,10 +345,15 @@ static void test_secrets_are_wiped_and_never_printed(void **state)
     free(text);
 }
 
+static void print_whole_help(FILE *out)
+{
+    launch_print_help(out, LAUNCH_FOR_ALL);
+}
+
 /* The texts come from the table, so every row that is not hidden is in each of them. */
 static void test_generated_texts(void **state)
 {
-    void (*const print[])(FILE *) = {launch_print_help, launch_print_man, launch_print_completion};
+    void (*const print[])(FILE *) = {print_whole_help, launch_print_man, launch_print_completion};
 
     (void)state;
     for (size_t p = 0; p < TP_ARRAY_LEN(print); p++) {
@@ -370,10 +375,46 @@ static void test_generated_texts(void **state)
             if ((launch_rows[i].flags & LAUNCH_HIDDEN) == 0 && strstr(text, name) == NULL)
                 fail_msg("%s is not in text %zu", name, p);
         }
-        for (const char *s = text; print[p] == launch_print_help && *s != '\0'; s++) {
+        for (const char *s = text; print[p] == print_whole_help && *s != '\0'; s++) {
             column = *s == '\n' ? 0 : column + 1;
             assert_true(column <= 100);
         }
+        free(text);
+    }
+}
+
+/* Whether `text` has a line that begins with this option. */
+static bool lists(const char *text, const char *name)
+{
+    char line[96];
+    size_t len = (size_t)snprintf(line, sizeof line, "\n  --%s", name);
+
+    for (const char *at = text; (at = strstr(at, line)) != NULL; at += len)
+        if (strchr(" ,\n", at[len]) != NULL)
+            return true;
+    return false;
+}
+
+/* The help of one command: the options that it looks at, and its own ones first. */
+static void test_help_of_one_command(void **state)
+{
+    (void)state;
+    for (launch_command c = LAUNCH_SERVE; c <= LAUNCH_BENCH; c++) {
+        char *text = NULL;
+        size_t n;
+        FILE *f = open_memstream(&text, &n);
+
+        launch_print_help(f, LAUNCH_FOR(c));
+        assert_int_equal(fclose(f), 0);
+        for (int i = 0; i < launch_n_rows; i++) {
+            const launch_row *r = &launch_rows[i];
+            bool wanted = (r->flags & LAUNCH_HIDDEN) == 0 && (r->flags & LAUNCH_FOR(c)) != 0;
+
+            if (lists(text, r->name) != wanted)
+                fail_msg("--%s in the help of command %d: %d", r->name, (int)c, !wanted);
+        }
+        if (c == LAUNCH_PLAN)
+            assert_true(strstr(text, "--gpu NAME") < strstr(text, "--dtype"));
         free(text);
     }
 }
@@ -389,6 +430,7 @@ static void test_rows_are_sound(void **state)
             assert_ptr_equal(launch_find(r->alias, strlen(r->alias)), r);
         assert_true(r->doc != NULL && strlen(r->doc) > 10);
         assert_true((r->type == LAUNCH_TYPE_WORD) == (r->words != NULL));
+        assert_int_not_equal(r->flags & LAUNCH_FOR_ALL, 0); /* somebody looks at it */
     }
 }
 
@@ -410,6 +452,7 @@ int main(void)
         cmocka_unit_test(test_yaml_errors_have_a_line),
         cmocka_unit_test(test_secrets_are_wiped_and_never_printed),
         cmocka_unit_test(test_generated_texts),
+        cmocka_unit_test(test_help_of_one_command),
         cmocka_unit_test(test_rows_are_sound),
     };
     int failed = cmocka_run_group_tests(tests, NULL, NULL);
