@@ -256,6 +256,9 @@ tp_status rt_create_group(comm_group **out, const rt_settled *s, const rt_engine
     st = rt_attach_device(g, be, opt->comm, opt->reducers);
     if (st == TP_OK && opt->comm_table != NULL && be->device && comm_size(g) > 1)
         st = comm_device_use_table(g, opt->comm_table, opt->device_name);
+    if (opt->comm_table != NULL && !be->device && comm_rank(g) == 0)
+        tp_warn("comm", "--comm-table %s is not read: it is for GPUs, and CPUs sum in one way",
+                opt->comm_table);
     if (st != TP_OK) {
         comm_group_destroy(g);
         return st;

@@ -131,12 +131,14 @@ def test_doctor_misses_a_key():
 
 # ---- bench --comm ----
 
-def test_bench_comm(tmp_path):
+def test_bench_comm(tmp_path, start):
     code, out, err = run("bench", "--comm", "--device", "cpu", "--output", tmp_path / "table", ranks=2)
     assert code == 0, err
     rows = [line.split() for line in out.splitlines() if line.strip()[:1].isdigit()]
     assert len(rows) > 5 and rows[0][0] == "4096" and all(float(r[2]) > 0 for r in rows), out
     assert "ranks 2" in (tmp_path / "table").read_text()
+    s = start("--comm-table", tmp_path / "table", ranks=2)
+    assert "is not read: it is for GPUs" in s.text(), s.text()
 
 
 def test_bench_comm_of_emulated_devices(tmp_path, start):
