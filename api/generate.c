@@ -366,9 +366,18 @@ static void take_event(api_gen *g, api_choice *c, const rt_event *ev)
 
 static const char *failure_text(const api_gen *g)
 {
-    return strcmp(g->error, "out_of_memory") == 0
-               ? "The server ran out of memory for the answer."
-               : "The engine stopped before the request was finished.";
+    static const struct {
+        const char *code, *text;
+    } k_texts[] = {
+        {"out_of_memory", "The server ran out of memory for the answer."},
+        {"internal_error", "The model produced no usable numbers for this request."},
+        {"slow_client", "The client was too slow to take its answer."},
+        {"shutdown", "The server is shutting down and had no time to finish the request."}};
+
+    for (size_t i = 0; i < TP_ARRAY_LEN(k_texts); i++)
+        if (strcmp(g->error, k_texts[i].code) == 0)
+            return k_texts[i].text;
+    return "The engine stopped before the request was finished.";
 }
 
 static void reply_failure(api_gen *g)
@@ -376,9 +385,7 @@ static void reply_failure(api_gen *g)
     int status = strcmp(g->error, "internal_error") == 0 ? 500 : 503;
     const char *code = strcmp(g->error, "shutdown") == 0 ? "draining" : g->error;
 
-    api_reply_error(g->exchange, status, code, NULL,
-                    status == 500 ? "The model produced no usable numbers for this request."
-                                  : failure_text(g));
+    api_reply_error(g->exchange, status, code, NULL, failure_text(g));
 }
 
 static api_progress pump_answer(void *ctx, api_exchange *x, tp_buf *out)

@@ -175,9 +175,10 @@ def test_time_is_up(start):
     thread.start()
     server.wait_metric("num_requests_running", 2, 10)
     server.signal(signal.SIGUSR1)
-    assert stream.result() == (None, "shutdown", True)
+    assert stream.result() == (None, "shutdown", True) and b"The server is shutting down" in stream.raw
     thread.join(20)
     status, headers, body = waiting["answer"]
+    assert "The server is shutting down" in body["error"]["message"]
     assert status == 503 and body["error"]["code"] == "draining" and headers["retry-after"]
     assert server.process.wait(SOON) == 0, server.text()
     gone(server)
