@@ -53,9 +53,6 @@ TP_MUST_USE tp_status rt_vocab_add(rt_vocab *v, int32_t id, const char *piece, u
 uint64_t rt_vocab_hash(const char *p, size_t n);
 int32_t rt_vocab_find_piece(const rt_vocab *v, const char *piece, size_t n); /* -1 = none */
 int32_t rt_vocab_find_bytes(const rt_vocab *v, const char *bytes, size_t n); /* -1 = none */
-/* Bytes that a spelling in the byte-level alphabet stands for: the count, or -1 when a character is no member.
- * out has room for strlen(piece) bytes. */
-int64_t rt_vocab_unspell(const char *piece, char *out);
 /* The character of the byte-level alphabet for a byte. */
 uint32_t rt_vocab_spell_byte(unsigned char byte);
 

@@ -46,7 +46,9 @@ static int unspell_char(uint32_t cp)
     return k < N_SPELLED - 1 ? (int)(0x7f + (k - 0x21)) : 0xad; /* 7F-A0, AD */
 }
 
-int64_t rt_vocab_unspell(const char *piece, char *out)
+/* Bytes that a spelling in the byte-level alphabet stands for: the count, or -1 when a character is no member.
+ * out has room for strlen(piece) bytes. */
+static int64_t unspell(const char *piece, char *out)
 {
     size_t n = strlen(piece);
     int64_t n_out = 0;
@@ -161,7 +163,7 @@ tp_status rt_vocab_add(rt_vocab *v, int32_t id, const char *piece, uint32_t flag
     bytes = tp_arena_alloc(&v->text, n + 1);
     if (copy == NULL || bytes == NULL)
         return TP_FAIL(TP_ERR_NOMEM, "vocabulary of %d tokens", v->n_tokens);
-    n_bytes = rt_vocab_unspell(copy, bytes);
+    n_bytes = unspell(copy, bytes);
     *t = (rt_token){.piece = copy,
                     .bytes = bytes,
                     .n_piece = (uint32_t)n,

@@ -21,9 +21,7 @@
 #include "api/server.h"
 #include "base/clock.h"
 #include "base/mem.h"
-#include "kernels/kern.h"
-#include "runtime/engine.h"
-#include "tests/fuzz/fuzz.h"
+#include "tests/fuzz/fuzz_engine.h"
 
 #define ANSWER_MAX ((size_t)8 << 20)
 #define QUIET_MS   50 /* nothing came for so long: the server waits for more of the request */
@@ -41,26 +39,9 @@ static void *run_engine(void *engine)
 
 static rt_engine *start_engine(void)
 {
-    comm_world world = {.rank = 0, .size = 1, .local_rank = 0, .local_size = 1, .n_hosts = 1};
-    rt_engine_options opt = {.max_num_seqs = 4,
-                             .max_num_batched_tokens = 64,
-                             .max_model_len = 256,
-                             .kv_cache_memory_bytes = 1 << 20,
-                             .watermark = -1,
-                             .dtype = "float32",
-                             .comm = "self"};
-    kern_backend *be;
+    rt_engine *e = fuzz_engine_create(false);
     pthread_t thread;
-    rt_engine *e;
 
-    fuzz_link("config.json", MODEL_GOLDENS "/llama3/config.json");
-    fuzz_link("model.safetensors", MODEL_GOLDENS "/llama3/model.safetensors");
-    fuzz_link("tokenizer.json", TOKENIZER_DATA "/qwen2/tokenizer.json");
-    fuzz_link("tokenizer_config.json", TOKENIZER_DATA "/qwen2/tokenizer_config.json");
-    fuzz_link("chat_template.jinja", TEMPLATES "/chatml_tools.jinja");
-    opt.model_dir = fuzz_dir();
-    TP_ASSERT(kern_cpu_ops()->open(&be, &(kern_open_args){.n_threads = 1}) == TP_OK);
-    TP_ASSERT(rt_engine_create(&e, &opt, be, &world) == TP_OK);
     TP_ASSERT(pthread_create(&thread, NULL, run_engine, e) == 0 && pthread_detach(thread) == 0);
     return e;
 }

@@ -8,8 +8,7 @@
 #include <string.h>
 
 #include "base/mem.h"
-#include "kernels/kern.h"
-#include "tests/fuzz/fuzz.h"
+#include "tests/fuzz/fuzz_engine.h"
 /* White box: the reading of prompts has no header of its own. */
 #include "api/openai_completions.c"
 
@@ -17,29 +16,12 @@ static api_server g_server;
 
 static rt_engine *engine(void)
 {
-    static rt_engine *e; /* until the end of the process */
-    comm_world world = {.rank = 0, .size = 1, .local_rank = 0, .local_size = 1, .n_hosts = 1};
-    rt_engine_options opt = {.max_num_seqs = 4,
-                             .max_num_batched_tokens = 64,
-                             .max_model_len = 256,
-                             .kv_cache_memory_bytes = 1 << 20,
-                             .watermark = -1,
-                             .sync_scheduling = true,
-                             .dtype = "float32",
-                             .comm = "self"};
-    kern_backend *be;
+    static rt_engine *e;
 
-    if (e != NULL)
-        return e;
-    fuzz_link("config.json", MODEL_GOLDENS "/llama3/config.json");
-    fuzz_link("model.safetensors", MODEL_GOLDENS "/llama3/model.safetensors");
-    fuzz_link("tokenizer.json", TOKENIZER_DATA "/qwen2/tokenizer.json");
-    fuzz_link("tokenizer_config.json", TOKENIZER_DATA "/qwen2/tokenizer_config.json");
-    fuzz_link("chat_template.jinja", TEMPLATES "/chatml_tools.jinja");
-    opt.model_dir = fuzz_dir();
-    TP_ASSERT(kern_cpu_ops()->open(&be, &(kern_open_args){.n_threads = 1}) == TP_OK);
-    TP_ASSERT(rt_engine_create(&e, &opt, be, &world) == TP_OK);
-    g_server.opt = (api_options){.max_prompts_per_request = 8, .max_seqs_per_request = 16};
+    if (e == NULL) {
+        e = fuzz_engine_create(true);
+        g_server.opt = (api_options){.max_prompts_per_request = 8, .max_seqs_per_request = 16};
+    }
     return e;
 }
 

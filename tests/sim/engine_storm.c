@@ -8,24 +8,20 @@
  * block is free and every choice is counted once.  Seeds decide what threads do, not when: TPSERVE_TEST_SEED=n chooses
  * other ones.
  */
-#include "tests/unit/runtime/runtime_testing.h"
+#include "tests/unit/runtime/engine_testing.h"
 
 #include <stdarg.h>
 #include <stdatomic.h>
 #include <stdlib.h>
 
 #include "base/clock.h"
-#include "base/hash.h"
-#include "base/log.h"
 
-#define TRAIT       "llama3"
 #define THREADS     10
 #define KINDS       24
 #define CHOICES     3
 #define PROMPT_MAX  90
 #define ANSWER_MAX  32
 #define TEXT_MAX    1024
-#define CONTEXT     128
 #define BLOCK_BYTES 8192
 #if defined __SANITIZE_THREAD__ || defined __SANITIZE_ADDRESS__ /* slow */
 #    define REQUESTS 7                                          /* per thread and storm */
@@ -37,11 +33,7 @@
 /* ---- the engine ---- */
 
 typedef struct fixture {
-    char dir[32];
-    kern_backend *be;
-    rt_engine *engine;
-    pthread_t thread;
-    tp_status run_status;
+    test_engine e;
     uint64_t seed;
     atomic_bool failed;
     char failure[256]; /* of the first thread that fails */
@@ -49,90 +41,33 @@ typedef struct fixture {
 
 static fixture g;
 
-static void link_file(const char *name)
-{
-    char from[512], to[128];
-
-    (void)snprintf(from, sizeof from, "%s/%s/%s", MODEL_GOLDENS, TRAIT, name);
-    (void)snprintf(to, sizeof to, "%s/%s", g.dir, name);
-    assert_int_equal(symlink(from, to), 0);
-}
-
-static void unlink_file(const char *name)
-{
-    char path[128];
-
-    (void)snprintf(path, sizeof path, "%s/%s", g.dir, name);
-    (void)unlink(path);
-}
-
 static int make_model(void **state)
 {
     const char *seed = getenv("TPSERVE_TEST_SEED");
-    tp_buf b;
 
     (void)state;
-    tp_log_set_level(TP_LOG_ERROR);
-    assert_int_equal(tp_hash_init(), TP_OK);
     g.seed = seed != NULL ? strtoull(seed, NULL, 10) : 1;
-    tok_make_dir(g.dir);
-    tp_buf_init(&b, 1 << 20);
-    tok_put_document(&b);
-    tok_write(g.dir, "tokenizer.json", b.data, b.len);
-    tp_buf_release(&b);
-    link_file("config.json");
-    link_file("model.safetensors");
+    make_test_model(&g.e);
     return 0;
 }
 
 static int remove_model(void **state)
 {
     (void)state;
-    unlink_file("config.json");
-    unlink_file("model.safetensors");
-    tok_remove(g.dir);
+    remove_test_model(&g.e);
     return 0;
-}
-
-static void *run_engine(void *unused)
-{
-    (void)unused;
-    g.run_status = rt_engine_run(g.engine);
-    return NULL;
 }
 
 static void start_engine(int n_blocks, int queue, bool sync, bool caching, bool guessing)
 {
-    comm_world world = {.rank = 0, .size = 1, .local_rank = 0, .local_size = 1, .n_hosts = 1};
-    rt_engine_options opt = {.model_dir = g.dir,
-                             .max_num_seqs = 6,
-                             .max_num_batched_tokens = 48,
-                             .max_model_len = CONTEXT,
-                             .kv_cache_memory_bytes = (int64_t)n_blocks * BLOCK_BYTES,
-                             .max_num_queued_reqs = queue,
-                             .watermark = -1,
-                             .sync_scheduling = sync,
-                             .no_prefix_caching = !caching,
-                             .speculation = {.max_tokens = guessing ? 5 : 0, .ngram = {1, 4}},
-                             .dtype = "float32",
-                             .comm = "self"};
+    rt_engine_options opt = test_engine_options(&g.e, (int64_t)n_blocks * BLOCK_BYTES, queue);
 
-    assert_int_equal(kern_cpu_ops()->open(&g.be, &(kern_open_args){.n_threads = 1}), TP_OK);
-    assert_int_equal(rt_engine_create(&g.engine, &opt, g.be, &world), TP_OK);
-    assert_int_equal(rt_engine_get_info(g.engine)->n_blocks, n_blocks);
-    assert_int_equal(pthread_create(&g.thread, NULL, run_engine, NULL), 0);
-}
-
-static void join_engine(void)
-{
-    assert_int_equal(pthread_join(g.thread, NULL), 0);
-    assert_int_equal(g.run_status, TP_OK);
-}
-
-static void close_engine(void)
-{
-    rt_engine_destroy(g.engine);
-    g.be->ops->close(g.be);
+    opt.sync_scheduling = sync;
+    opt.no_prefix_caching = !caching;
+    opt.speculation = (rt_speculation){.max_tokens = guessing ? 5 : 0, .ngram = {1, 4}};
+    create_test_engine(&g.e, kern_cpu_ops(), &opt);
+    assert_int_equal(rt_engine_get_info(g.e.engine)->n_blocks, n_blocks);
+    run_test_engine(&g.e);
 }
 
 /* ---- kinds of requests ---- */
@@ -343,7 +278,7 @@ static bool make_request(client *c, int kind, manner how, bool batched, answer *
     d.notify = notify;
     d.ctx = c;
     d.batched = batched;
-    while ((st = rt_engine_submit(g.engine, &d, &r)) == TP_ERR_FULL) {
+    while ((st = rt_engine_submit(g.e.engine, &d, &r)) == TP_ERR_FULL) {
         c->n_refused++;
         tp_sleep_us(2000 + below(c, 4000));
     }
@@ -407,9 +342,9 @@ static void record_alone(void)
     start_engine(48, 0, true, false, false);
     for (int kind = 0; kind < KINDS; kind++)
         assert_true(make_request(&c, kind, MANNERS, false, &g_alone[kind]));
-    rt_engine_drain(g.engine, 0);
-    join_engine();
-    close_engine();
+    rt_engine_drain(g.e.engine, 0);
+    join_test_engine(&g.e, TP_OK);
+    close_test_engine(&g.e);
     release_client(&c);
 }
 
@@ -469,7 +404,7 @@ static void wait_until_idle(const client *sum, rt_stats *s)
 
     do {
         tp_sleep_us(500);
-        rt_engine_stats(g.engine, s);
+        rt_engine_stats(g.e.engine, s);
     } while ((s->blocks_used > 0 || s->running > 0 || s->waiting > 0 ||
               n_ended(s) < (uint64_t)sum->n_choices) &&
              tp_now_ns() < end);
@@ -488,9 +423,9 @@ static void storm(int n_blocks, bool sync, bool caching, bool guessing)
     assert_true(clients[0].n_complete > 0 && clients[0].n_left > 0);
     assert_int_equal(s.prefix_hits > 0, caching);
     assert_int_equal(s.drafts.tokens > 0, guessing);
-    rt_engine_drain(g.engine, 0);
-    join_engine();
-    close_engine();
+    rt_engine_drain(g.e.engine, 0);
+    join_test_engine(&g.e, TP_OK);
+    close_test_engine(&g.e);
 }
 
 static void test_alone(void **state)
@@ -541,14 +476,14 @@ static void test_drain_in_a_storm(void **state)
         start_clients(clients, INT32_MAX, true);
         do {
             tp_sleep_us(1000);
-            rt_engine_stats(g.engine, &s);
+            rt_engine_stats(g.e.engine, &s);
         } while (s.steps < 50 && !atomic_load(&g.failed));
-        rt_engine_drain(g.engine, round < 2 ? 0 : 20);
-        join_engine();
+        rt_engine_drain(g.e.engine, round < 2 ? 0 : 20);
+        join_test_engine(&g.e, TP_OK);
         join_clients(clients);
-        rt_engine_stats(g.engine, &s);
+        rt_engine_stats(g.e.engine, &s);
         check_stats(&clients[0], &s);
-        close_engine();
+        close_test_engine(&g.e);
     }
 }
 

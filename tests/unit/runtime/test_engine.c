@@ -2,7 +2,7 @@
 /* test_engine.c - a whole engine of one rank over a tiny checkpoint: what many requests get at once, under preemption
  * and cancellation, is what each gets alone; nothing is left behind.  Every case runs with a scheduler thread that plans
  * ahead, and without. */
-#include "tests/unit/runtime/runtime_testing.h"
+#include "tests/unit/runtime/engine_testing.h"
 
 #include <math.h>
 #include <signal.h>
@@ -10,21 +10,14 @@
 
 #include "base/clock.h"
 #include "base/fault.h"
-#include "base/hash.h"
-#include "base/log.h"
 
-#define TRAIT      "llama3"
 #define MANY       8
 #define TOKENS_MAX 64
 #define SLEEP_US   200
 #define CROWD      20 /* choices of one request that fill its box */
 
 typedef struct fixture {
-    char dir[32];
-    kern_backend *be;
-    rt_engine *engine;
-    pthread_t thread;
-    tp_status run_status;
+    test_engine e;
     bool sync;     /* no scheduler thread */
     bool uncached; /* no prefix cache */
     rt_speculation speculation;
@@ -70,88 +63,40 @@ static const kern_ops *emulated(void)
 #    define BLOCK_BYTES 8192 /* heads are padded */
 #endif
 
-static void link_file(const char *name)
-{
-    char from[512], to[128];
-
-    (void)snprintf(from, sizeof from, "%s/%s/%s", MODEL_GOLDENS, TRAIT, name);
-    (void)snprintf(to, sizeof to, "%s/%s", g.dir, name);
-    assert_int_equal(symlink(from, to), 0);
-}
-
-static void unlink_file(const char *name)
-{
-    char path[128];
-
-    (void)snprintf(path, sizeof path, "%s/%s", g.dir, name);
-    (void)unlink(path);
-}
-
-static void *run_engine(void *unused)
-{
-    (void)unused;
-    g.run_status = rt_engine_run(g.engine);
-    return NULL;
-}
-
 static void create_engine(int64_t kv_bytes, int queue)
 {
-    comm_world world = {.rank = 0, .size = 1, .local_rank = 0, .local_size = 1, .n_hosts = 1};
-    rt_engine_options opt = {.model_dir = g.dir,
-                             .max_num_seqs = 6,
-                             .max_num_batched_tokens = 48,
-                             .max_model_len = 128,
-                             .kv_cache_memory_bytes = kv_bytes,
-                             .max_num_queued_reqs = queue,
-                             .watermark = -1,
-                             .sync_scheduling = g.sync,
-                             .no_prefix_caching = g.uncached,
-                             .speculation = g.speculation,
-                             .dtype = "float32",
-                             .comm = "self"};
+    rt_engine_options opt = test_engine_options(&g.e, kv_bytes, queue);
 
-    assert_int_equal(BACKEND->open(&g.be, &(kern_open_args){.n_threads = 1}), TP_OK);
-    assert_int_equal(rt_engine_create(&g.engine, &opt, g.be, &world), TP_OK);
+    opt.sync_scheduling = g.sync;
+    opt.no_prefix_caching = g.uncached;
+    opt.speculation = g.speculation;
+    create_test_engine(&g.e, BACKEND, &opt);
 }
 
 static void start_engine(int64_t kv_bytes, int queue)
 {
     create_engine(kv_bytes, queue);
-    assert_int_equal(pthread_create(&g.thread, NULL, run_engine, NULL), 0);
+    run_test_engine(&g.e);
 }
 
 static void stop_engine(void)
 {
-    rt_engine_drain(g.engine, 0);
-    assert_int_equal(pthread_join(g.thread, NULL), 0);
-    assert_int_equal(g.run_status, TP_OK);
-    rt_engine_destroy(g.engine);
-    g.be->ops->close(g.be);
+    rt_engine_drain(g.e.engine, 0);
+    join_test_engine(&g.e, TP_OK);
+    close_test_engine(&g.e);
 }
 
 static int make_model(void **state)
 {
-    tp_buf b;
-
     (void)state;
-    tp_log_set_level(TP_LOG_ERROR);
-    assert_int_equal(tp_hash_init(), TP_OK);
-    tok_make_dir(g.dir);
-    tp_buf_init(&b, 1 << 20);
-    tok_put_document(&b);
-    tok_write(g.dir, "tokenizer.json", b.data, b.len);
-    tp_buf_release(&b);
-    link_file("config.json");
-    link_file("model.safetensors");
+    make_test_model(&g.e);
     return 0;
 }
 
 static int remove_model(void **state)
 {
     (void)state;
-    unlink_file("config.json");
-    unlink_file("model.safetensors");
-    tok_remove(g.dir);
+    remove_test_model(&g.e);
     return 0;
 }
 
@@ -182,7 +127,7 @@ static tp_status submit(answer *a, int i, int n)
 
     memset(a, 0, sizeof *a);
     d.n = n;
-    return rt_engine_submit(g.engine, &d, &a->r);
+    return rt_engine_submit(g.e.engine, &d, &a->r);
 }
 
 /* Takes what waits; true when the request is over. */
@@ -229,7 +174,7 @@ static void assert_idle(void)
     do {
         assert_true(tp_now_ns() < end);
         usleep(SLEEP_US);
-        rt_engine_stats(g.engine, &s);
+        rt_engine_stats(g.e.engine, &s);
     } while (s.blocks_used > 0 || s.running > 0 || s.waiting > 0);
 }
 
@@ -263,7 +208,7 @@ static void test_together_as_alone(void **state)
     }
     stop_engine();
     start_engine(bytes_of_blocks(9), 0); /* room for two or three of them */
-    assert_int_equal(rt_engine_get_info(g.engine)->n_blocks, 9);
+    assert_int_equal(rt_engine_get_info(g.e.engine)->n_blocks, 9);
     for (int i = 0; i < MANY; i++)
         assert_int_equal(submit(&together[i], i, 1), TP_OK);
     for (int i = 0; i < MANY; i++) {
@@ -271,7 +216,7 @@ static void test_together_as_alone(void **state)
         assert_same(&together[i], 0, &alone[i], 0);
     }
     assert_idle();
-    rt_engine_stats(g.engine, &s);
+    rt_engine_stats(g.e.engine, &s);
     print_message("    %llu preemptions in %llu steps\n", (unsigned long long)s.preemptions,
                   (unsigned long long)s.steps);
     assert_true(s.preemptions > 0);
@@ -292,7 +237,7 @@ static void test_choices_as_alone(void **state)
 
         d.sampling.seed += (uint64_t)c;
         memset(&alone, 0, sizeof alone);
-        assert_int_equal(rt_engine_submit(g.engine, &d, &alone.r), TP_OK);
+        assert_int_equal(rt_engine_submit(g.e.engine, &d, &alone.r), TP_OK);
         finish(&alone);
         assert_same(&many, c, &alone, 0);
     }
@@ -321,7 +266,7 @@ static void test_cancel_at_random_moments(void **state)
         }
     }
     assert_idle();
-    rt_engine_stats(g.engine, &s);
+    rt_engine_stats(g.e.engine, &s);
     print_message("    %llu of %d requests were cancelled in time\n",
                   (unsigned long long)s.cancelled, 15 * MANY);
     assert_true(s.cancelled > 0);
@@ -337,7 +282,7 @@ static void test_queue_full(void **state)
     for (int i = 0; i < 10; i++)
         assert_int_equal(submit(&a[i], i, 1), TP_OK); /* 6 + 4 */
     assert_int_equal(submit(&more, 0, 1), TP_ERR_FULL);
-    assert_int_equal(pthread_create(&g.thread, NULL, run_engine, NULL), 0);
+    run_test_engine(&g.e);
     for (int i = 0; i < 10; i++)
         finish(&a[i]);
     assert_idle();
@@ -354,22 +299,20 @@ static void test_drain(void **state)
     start_engine(bytes_of_blocks(16), 0);
     for (int i = 0; i < MANY; i++)
         assert_int_equal(submit(&a[i], i, 2), TP_OK);
-    rt_engine_drain(g.engine, 60000);
+    rt_engine_drain(g.e.engine, 60000);
     assert_int_equal(submit(&late, 0, 1), TP_ERR_DRAINING);
     while (!poll(&a[0]))
         usleep(SLEEP_US);
     assert_int_equal(a[0].finish[0], RT_FINISH_LENGTH); /* what runs may finish */
-    rt_engine_drain(g.engine, 0);
-    assert_int_equal(pthread_join(g.thread, NULL), 0);
-    assert_int_equal(g.run_status, TP_OK);
+    rt_engine_drain(g.e.engine, 0);
+    join_test_engine(&g.e, TP_OK);
     for (int i = 0; i < MANY; i++) {
         assert_true(poll(&a[i]));
         if (a[i].finish[0] == RT_FINISH_ERROR)
             assert_string_equal(a[i].error, "shutdown");
         rt_request_release(a[i].r);
     }
-    rt_engine_destroy(g.engine);
-    g.be->ops->close(g.be);
+    close_test_engine(&g.e);
 }
 
 /* Handles that are given back only after the loop has ended leave nothing behind (leak checkers look). */
@@ -380,11 +323,10 @@ static void test_release_after_the_end(void **state)
     (void)state;
     start_engine(bytes_of_blocks(16), 0);
     assert_int_equal(submit(&a, 0, 2), TP_OK);
-    rt_engine_drain(g.engine, 0);
-    assert_int_equal(pthread_join(g.thread, NULL), 0);
+    rt_engine_drain(g.e.engine, 0);
+    join_test_engine(&g.e, TP_OK);
     rt_request_release(a.r); /* unread: becomes a cancellation that nobody takes */
-    rt_engine_destroy(g.engine);
-    g.be->ops->close(g.be);
+    close_test_engine(&g.e);
 }
 
 static void test_contract_is_checked(void **state)
@@ -402,7 +344,7 @@ static void test_contract_is_checked(void **state)
     do {                                                                                           \
         rt_request_desc saved = d;                                                                 \
         change;                                                                                    \
-        assert_int_equal(rt_engine_submit(g.engine, &d, &r), TP_ERR_INVALID);                      \
+        assert_int_equal(rt_engine_submit(g.e.engine, &d, &r), TP_ERR_INVALID);                    \
         d = saved;                                                                                 \
     } while (0)
     REFUSED(d.n_prompt = 0);
@@ -415,8 +357,7 @@ static void test_contract_is_checked(void **state)
     REFUSED((d.allowed = k_alien, d.n_allowed = 0));
     REFUSED(d.sampling.max_tokens = -1);
 #undef REFUSED
-    rt_engine_destroy(g.engine);
-    g.be->ops->close(g.be);
+    close_test_engine(&g.e);
 }
 
 /* A prompt that fills the cache to its last block, and only its logprobs are wanted. */
@@ -433,7 +374,7 @@ static void test_prefill_of_the_whole_context(void **state)
     d.sampling = rt_sampling_default();
     d.sampling.max_tokens = 0;
     memset(&a, 0, sizeof a);
-    assert_int_equal(rt_engine_submit(g.engine, &d, &a.r), TP_OK);
+    assert_int_equal(rt_engine_submit(g.e.engine, &d, &a.r), TP_OK);
     finish(&a);
     assert_int_equal(a.finish[0], RT_FINISH_LENGTH);
     assert_int_equal(a.n[0], 0);
@@ -501,7 +442,7 @@ static tp_status submit_mixed(answer *a, int i)
         d.allowed = k_few;
         d.n_allowed = i % 4 + 1;
     }
-    return rt_engine_submit(g.engine, &d, &a->r);
+    return rt_engine_submit(g.e.engine, &d, &a->r);
 }
 
 static void run_mixed(answer all[MANY], bool sync, int blocks)
@@ -516,7 +457,7 @@ static void run_mixed(answer all[MANY], bool sync, int blocks)
     for (int i = 0; i < MANY; i++)
         finish(&all[i]);
     assert_idle();
-    rt_engine_stats(g.engine, &s);
+    rt_engine_stats(g.e.engine, &s);
     print_message("    %s: %llu steps, %.0f tokens computed, %llu preemptions, %llu of %llu tokens "
                   "of drafts came true\n",
                   sync ? "after the step" : "ahead", (unsigned long long)s.steps,
@@ -524,7 +465,7 @@ static void run_mixed(answer all[MANY], bool sync, int blocks)
                   (unsigned long long)s.drafts.accepted, (unsigned long long)s.drafts.tokens);
     assert_int_equal(s.drafts.accepted > 0, g.speculation.max_tokens > 0);
     assert_true(blocks > 20 || s.preemptions > 0);
-    assert_true(s.steps_ahead == 0 || (g.be->device && !sync));
+    assert_true(s.steps_ahead == 0 || (g.e.be->device && !sync));
     stop_engine();
     g.sync = saved;
 }
@@ -570,12 +511,12 @@ static void test_steps_issued_ahead(void **state)
         d.sampling.presence_penalty = 0.5f;
         start_engine(bytes_of_blocks(64), 0);
         memset(&a, 0, sizeof a);
-        assert_int_equal(rt_engine_submit(g.engine, &d, &a.r), TP_OK);
+        assert_int_equal(rt_engine_submit(g.e.engine, &d, &a.r), TP_OK);
         finish(&a);
         assert_idle();
-        rt_engine_stats(g.engine, &s);
+        rt_engine_stats(g.e.engine, &s);
         assert_int_equal(s.steps, a.n[0]);
-        assert_int_equal(s.steps_ahead, g.be->device && !g.sync && i < 3 ? a.n[0] - 1 : 0);
+        assert_int_equal(s.steps_ahead, g.e.be->device && !g.sync && i < 3 ? a.n[0] - 1 : 0);
         stop_engine();
     }
 }
@@ -594,23 +535,22 @@ static void test_rows_for_nothing(void **state)
     assert_int_equal(submit(&a, 2, 1), TP_OK);
     finish(&a);
     assert_idle();
-    rt_engine_stats(g.engine, &s);
+    rt_engine_stats(g.e.engine, &s);
     rows = s.iteration_tokens.sum;
     assert_true(rows == d.n_prompt + d.sampling.max_tokens - 1);
     stop_id = a.ids[0][10];
     d.stop_ids = &stop_id;
     d.n_stop_ids = 1;
     memset(&a, 0, sizeof a);
-    assert_int_equal(rt_engine_submit(g.engine, &d, &a.r), TP_OK);
+    assert_int_equal(rt_engine_submit(g.e.engine, &d, &a.r), TP_OK);
     finish(&a);
     assert_idle();
-    rt_engine_drain(g.engine, 0); /* the last step is back when the engine has ended */
-    assert_int_equal(pthread_join(g.thread, NULL), 0);
-    rt_engine_stats(g.engine, &s);
+    rt_engine_drain(g.e.engine, 0); /* the last step is back when the engine has ended */
+    join_test_engine(&g.e, TP_OK);
+    rt_engine_stats(g.e.engine, &s);
     rows = s.iteration_tokens.sum - rows - (d.n_prompt - a.n_cached) - a.n[0] + 1;
     assert_true(rows == 0 || (rows == 1 && !g.sync));
-    rt_engine_destroy(g.engine);
-    g.be->ops->close(g.be);
+    close_test_engine(&g.e);
 }
 
 /* ---- speculation ---- */
@@ -666,12 +606,12 @@ static void run_turns(answer first[MANY], answer second[MANY], int blocks)
             d.sampling.n_prompt_logprobs = 2;
         d.n = 1 + i % 2;
         memset(&second[i], 0, sizeof second[i]);
-        assert_int_equal(rt_engine_submit(g.engine, &d, &second[i].r), TP_OK);
+        assert_int_equal(rt_engine_submit(g.e.engine, &d, &second[i].r), TP_OK);
     }
     for (int i = 0; i < MANY; i++)
         finish(&second[i]);
     assert_idle();
-    rt_engine_stats(g.engine, &s);
+    rt_engine_stats(g.e.engine, &s);
     print_message("    %s: %.0f tokens computed, %llu of %llu tokens of prompts found, %llu "
                   "preemptions\n",
                   g.uncached ? "without" : "with", s.iteration_tokens.sum,
@@ -721,7 +661,7 @@ static void test_salts_do_not_meet(void **state)
     for (int i = 0; i < 4; i++) {
         d.cache_salt[RT_CACHE_SALT_BYTES - 1] = (uint8_t)(i / 2);
         memset(&a, 0, sizeof a);
-        assert_int_equal(rt_engine_submit(g.engine, &d, &a.r), TP_OK);
+        assert_int_equal(rt_engine_submit(g.e.engine, &d, &a.r), TP_OK);
         finish(&a);
         assert_int_equal(a.n_cached, i % 2 == 0 ? 0 : 32);
     }
@@ -745,7 +685,7 @@ static void test_no_token_ends_one_choice(void **state)
     d.sampling.min_tokens = 5;
     for (int i = 0; i < 5; i++) {
         memset(&bad, 0, sizeof bad);
-        assert_int_equal(rt_engine_submit(g.engine, &d, &bad.r), TP_OK);
+        assert_int_equal(rt_engine_submit(g.e.engine, &d, &bad.r), TP_OK);
         finish(&bad);
         assert_int_equal(bad.finish[0], RT_FINISH_ERROR);
         assert_string_equal(bad.error, "internal_error");
@@ -784,13 +724,13 @@ static void test_full_box_holds_back(void **state)
     d.sampling.max_tokens = 100;
     d.sampling.n_logprobs = RT_LOGPROBS_MAX;
     d.sampling.n_prompt_logprobs = RT_LOGPROBS_MAX;
-    assert_int_equal(rt_engine_submit(g.engine, &d, &r), TP_OK);
+    assert_int_equal(rt_engine_submit(g.e.engine, &d, &r), TP_OK);
     do {
         steps = s.steps = 0;
-        rt_engine_stats(g.engine, &s);
+        rt_engine_stats(g.e.engine, &s);
         steps = s.steps;
         usleep(300000);
-        rt_engine_stats(g.engine, &s);
+        rt_engine_stats(g.e.engine, &s);
     } while (s.steps != steps || s.steps == 0);
     assert_true(s.running + s.waiting > 0); /* it stands, and is not done */
     while (!rt_request_done(r)) {
@@ -815,20 +755,18 @@ static void test_failure_of_a_step(void **state)
         assert_true(tp_fault_arm("comm.ctl_send", at));
         for (int i = 0; i < MANY; i++)
             assert_int_equal(submit(&a[i], i, 2), TP_OK);
-        assert_int_equal(pthread_create(&g.thread, NULL, run_engine, NULL), 0);
+        run_test_engine(&g.e);
         for (int i = 0; i < MANY; i++)
             while (!poll(&a[i]))
                 usleep(SLEEP_US);
-        assert_int_equal(pthread_join(g.thread, NULL), 0);
-        assert_int_equal(g.run_status, TP_ERR_COMM);
-        assert_int_equal(rt_engine_get_state(g.engine), RT_ENGINE_RANK_LOST);
+        join_test_engine(&g.e, TP_ERR_COMM);
+        assert_int_equal(rt_engine_get_state(g.e.engine), RT_ENGINE_RANK_LOST);
         assert_int_equal(a[0].finish[0], RT_FINISH_ERROR);
         assert_string_equal(a[0].error, "rank_lost");
         assert_int_equal(submit(&late, 0, 1), TP_ERR_COMM);
         for (int i = 0; i < MANY; i++)
             rt_request_release(a[i].r);
-        rt_engine_destroy(g.engine);
-        g.be->ops->close(g.be);
+        close_test_engine(&g.e);
     }
 }
 
@@ -854,8 +792,8 @@ static void test_step_may_not_allocate(void **state)
         signal(SIGABRT, SIG_DFL);
         create_engine(bytes_of_blocks(16), 0);
         d.notify = allocate;
-        if (rt_engine_submit(g.engine, &d, &r) == TP_OK)
-            (void)run_engine(NULL);
+        if (rt_engine_submit(g.e.engine, &d, &r) == TP_OK)
+            (void)test_engine_thread(&g.e);
         _exit(0);
     }
     assert_int_equal(waitpid(child, &status, 0), child);
