@@ -338,21 +338,25 @@ static bool take_command(launch_parser *p, const char *word)
 
 static tp_status apply_command_line(launch_parser *p, int argc, char **argv, const launch_row *only)
 {
-    bool have_model = false;
+    const char *word = NULL; /* the model without its flag */
 
     for (int i = 1; i < argc; i++) {
         if (i == 1 && take_command(p, argv[i])) {
             continue;
         } else if (argv[i][0] == '-' && argv[i][1] != '\0') {
             TP_TRY(apply_flag(p, argc, argv, &i, only));
-        } else if (only == NULL && have_model) {
+        } else if (only == NULL && word != NULL) {
             return TP_REJECT(TP_ERR_INVALID, "unexpected argument \"%s\"", argv[i]);
         } else if (only == NULL) {
-            TP_TRY(launch_set(p, launch_find("model", 5), argv[i], LAUNCH_FROM_CLI));
-            have_model = true;
+            word = argv[i];
         }
     }
-    return TP_OK;
+    if (word == NULL)
+        return TP_OK;
+    if (p->origin[launch_find("model", 5) - launch_rows] == LAUNCH_FROM_CLI)
+        return TP_REJECT(TP_ERR_INVALID, "unexpected argument \"%s\": the model is --model %s",
+                         word, p->opt.model);
+    return launch_set(p, launch_find("model", 5), word, LAUNCH_FROM_CLI);
 }
 
 /* Options of the tools are told from those of the server, so that nobody believes them to have an effect. */

@@ -118,6 +118,9 @@ static void test_refusals_name_the_cure(void **state)
     assert_refused(PARSE("--block-size", "17"), "multiple of 16");
     assert_refused(PARSE("--pp", "2"), "pipeline-parallel-size");
     assert_refused(PARSE("a", "b"), "unexpected argument \"b\"");
+    assert_refused(PARSE("--model", "a", "--served-model-name", "x", "y"),
+                   "unexpected argument \"y\": the model is --model a");
+    assert_refused(PARSE("a", "--model", "b"), "unexpected argument \"a\": the model is --model b");
 }
 
 /* --comm and --host may stand alone: then they say what bench measures. */
