@@ -58,13 +58,22 @@ static tp_status check_start(const launch_options *o)
     return TP_OK;
 }
 
+/* These have no ranks: under mpirun one process does what was asked for, the others nothing. */
+static bool needs_no_ranks(const launch_options *o)
+{
+    return o->command == LAUNCH_INSPECT || o->command == LAUNCH_PLAN ||
+           (o->command == LAUNCH_BENCH && !o->engine && !o->host_is_bare && !o->comm_is_given);
+}
+
 static int run_command(const launch_options *o, int argc, char **argv)
 {
+    if (needs_no_ranks(o) && launch_env_rank() > 0)
+        return 0;
     if (o->command == LAUNCH_INSPECT)
         return launch_inspect(o);
     if (o->command == LAUNCH_PLAN)
         return launch_plan_command(o);
-    if (o->command == LAUNCH_BENCH && !o->engine && !o->host_is_bare && !o->comm_is_given)
+    if (needs_no_ranks(o))
         return launch_bench(o); /* of another process */
     if (o->tensor_parallel_size > 1 && !launch_under_launcher())
         return launch_own_ranks(o, argc, argv);

@@ -152,6 +152,13 @@ def test_bench_comm_of_emulated_devices(tmp_path, start):
     assert f"({table})" in s.text(), s.text()
 
 
+def test_one_process_of_a_job_works_alone():
+    code, out, err = run("inspect", MODEL, ranks=2)
+    assert code == 0 and out.count("architecture") == 1, (out, err)
+    code, out, _ = run("bench", "--base-url", "http://127.0.0.1:1", "--model", "m", "--num-prompts", "2", ranks=2)
+    assert code == 1 and out.count("2 requests of") == 1, out
+
+
 def test_bench_comm_needs_two_ranks():
     code, _, err = run("bench", "--comm", "--device", "cpu")
     assert code != 0 and "mpirun -np 2" in err
