@@ -18,14 +18,16 @@
 
 /* ---- life ---- */
 
-static bool model_known(const api_server *s, const char *name)
+bool api_gen_knows_model(const api_server *s, const char *name, api_problem *problem)
 {
     if (name == NULL || *name == '\0')
         return true;
     for (int i = 0; i < s->opt.n_model_names; i++)
         if (strcmp(name, s->opt.model_names[i]) == 0)
             return true;
-    return false;
+    return api_refuse(problem, 404, "model_not_found", "model",
+                      "The model `%.200s` does not exist. This server offers `%s`.", name,
+                      s->opt.model_names[0]);
 }
 
 static void reply_problem(api_exchange *x, const api_problem *p)
@@ -61,11 +63,8 @@ api_gen *api_gen_create(api_server *s, api_exchange *x, bool chat)
     text = api_body(x, &len);
     g->body = api_parse_body(text, len, &problem);
     if (g->body != NULL &&
-        api_params_read(&g->params, g->body, chat, rt_engine_get_info(e), &problem) &&
-        !model_known(s, g->params.model))
-        api_refuse(&problem, 404, "model_not_found", "model",
-                   "The model `%.200s` does not exist. This server offers `%s`.", g->params.model,
-                   s->opt.model_names[0]);
+        api_params_read(&g->params, g->body, chat, rt_engine_get_info(e), &problem))
+        (void)api_gen_knows_model(s, g->params.model, &problem);
     if (problem.status != 0) {
         api_gen_refuse(g, &problem);
         return NULL;

@@ -56,6 +56,8 @@ void api_gen_destroy(api_gen *g); /* cancels what still runs */
 bool api_gen_alloc_prompts(api_gen *g, int n, api_problem *problem);
 /* Lengths, limits, submission, and the answer: a stream or one object.  Owns g from here on. */
 void api_gen_start(api_gen *g);
+/* NULL and "" are the first one.  False: 404, in the problem. */
+bool api_gen_knows_model(const api_server *s, const char *name, api_problem *problem);
 /* Answers with the problem and destroys g. */
 void api_gen_refuse(api_gen *g, const api_problem *problem);
 

@@ -61,6 +61,7 @@ static bool read_request(api_gen *g, rt_tokens *out, bool *strings, api_problem 
 /* A bare api_gen: engine, tokenizer and body only. */
 static bool begin(api_gen *g, api_server *s, api_exchange *x, api_problem *problem)
 {
+    const tp_json *model;
     const char *text;
     size_t len;
 
@@ -73,7 +74,14 @@ static bool begin(api_gen *g, api_server *s, api_exchange *x, api_problem *probl
     g->tokenizer = rt_engine_tokenizer(g->engine);
     text = api_body(x, &len);
     g->body = api_parse_body(text, len, problem);
-    return g->body != NULL;
+    if (g->body == NULL)
+        return false;
+    model = tp_json_get(g->body, "model");
+    if (!tp_json_is_null(model) && tp_json_string(model) == NULL)
+        return api_refuse(problem, 400, "invalid_type", "model",
+                          "model: expected a string, found %s",
+                          tp_json_kind_name(tp_json_kind(model)));
+    return api_gen_knows_model(s, tp_json_string(model), problem);
 }
 
 static void answer(api_server *s, api_exchange *x, const api_problem *problem, tp_buf *out)

@@ -97,8 +97,8 @@ def with_value(path, name, value):
     return "{" + ",".join([*members, f'"{name}":{value}']) + "}"
 
 
-def add_value(path, name, value, code, param=None, what=""):
-    add(f"{path}-{name}-{(what or value)[:40]}", path, with_value(path, name, value), code, param or name)
+def add_value(path, name, value, code, param=None, what="", status=400):
+    add(f"{path}-{name}-{(what or value)[:40]}", path, with_value(path, name, value), code, param or name, status)
 
 
 for key, (kind, paths, lo, hi) in NUMBERS.items():
@@ -307,6 +307,9 @@ add("duplicate-stream-option", CHAT, '{%s,"stream":true,"stream_options":{"inclu
 for value, code, at in [("5", "invalid_type", "prompt"), ("[]", "invalid_type", "prompt"), ("{}", "invalid_type", "prompt"),
                         ("true", "invalid_type", "prompt"), ("null", "missing_required_parameter", "prompt")]:
     add_value(TOKENIZE, "prompt", value, code, at)
+for where in (TOKENIZE, DETOKENIZE):
+    add_value(where, "model", '"no-such-model"', "model_not_found", status=404)
+    add_value(where, "model", "5", "invalid_type")
 add("tokenize-strs", TOKENIZE, '{"prompt":"a","return_token_strs":5}', "invalid_type", "return_token_strs")
 add("tokenize-special", TOKENIZE, '{"prompt":"a","add_special_tokens":"x"}', "invalid_type", "add_special_tokens")
 add("tokenize-messages", TOKENIZE, '{"messages":[]}', "invalid_value", "messages")
