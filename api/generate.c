@@ -495,16 +495,25 @@ static void put_keep_alive(void *ctx, tp_buf *out)
     tp_buf_puts(out, ": keep-alive\n\n");
 }
 
+static void abandon_gen(void *ctx)
+{
+    const api_gen *g = ctx;
+
+    for (int i = 0; i < g->n_prompts; i++)
+        rt_request_abandon(g->prompts[i].request);
+}
+
 static void close_gen(void *ctx)
 {
     api_gen_destroy(ctx);
 }
 
-static const api_source k_answer = {.pump = pump_answer, .close = close_gen};
+static const api_source k_answer = {.pump = pump_answer, .left = abandon_gen, .close = close_gen};
 
 static const api_source k_stream = {.pump = pump_stream,
                                     .idle = put_keep_alive,
                                     .held_back = is_held_back,
+                                    .left = abandon_gen,
                                     .close = close_gen};
 
 void api_gen_start(api_gen *g)

@@ -92,9 +92,9 @@ struct api_exchange {
         const char *name, *value;
         struct extra_header *next;
     } * headers;
-    const api_source *source;
     void *source_ctx, *user;
     /* under the watcher's lock */
+    const api_source *source; /* written under it, by the thread of the exchange alone */
     bool suspended, woken, idle_due;
 };
 
@@ -195,12 +195,19 @@ void api_reply(api_exchange *x, int status, const char *content_type, const void
     tp_buf_put(&x->reply, body, len);
 }
 
+static void set_source(api_exchange *x, const api_source *source, void *ctx)
+{
+    api_watch_lock(x->http->watch);
+    x->source_ctx = ctx;
+    x->source = source;
+    api_watch_unlock(x->http->watch);
+}
+
 void api_defer(api_exchange *x, const api_source *source, void *ctx)
 {
     TP_ASSERT(x->how == MODE_NONE);
     x->how = MODE_DEFER;
-    x->source = source;
-    x->source_ctx = ctx;
+    set_source(x, source, ctx);
 }
 
 void api_stream(api_exchange *x, const char *content_type, const api_source *source, void *ctx)
@@ -209,8 +216,7 @@ void api_stream(api_exchange *x, const char *content_type, const api_source *sou
     x->how = MODE_STREAM;
     x->status = 200;
     x->content_type = keep(x, content_type);
-    x->source = source;
-    x->source_ctx = ctx;
+    set_source(x, source, ctx);
 }
 
 void api_wake(api_exchange *x)
@@ -228,6 +234,8 @@ static void resume(api_link *l, bool idle)
 
     if (x == NULL)
         return;
+    if (l->gone && x->source != NULL && x->source->left != NULL)
+        x->source->left(x->source_ctx); /* before this connection's thread has its turn */
     x->woken = true;
     x->idle_due |= idle;
     if (x->suspended) {
@@ -279,10 +287,11 @@ static bool held_back(api_link *l)
 static void close_source(api_exchange *x)
 {
     const api_source *s = x->source;
+    void *ctx = x->source_ctx;
 
-    x->source = NULL;
+    set_source(x, NULL, NULL); /* the watcher calls it no more */
     if (s != NULL)
-        s->close(x->source_ctx);
+        s->close(ctx);
 }
 
 /* ---- responses ---- */

@@ -33,6 +33,8 @@ typedef struct api_source {
     void (*idle)(void *ctx, tp_buf *out);
     /* Any thread: the engine computes nothing for this request, as so much waits to be read; NULL = never. */
     bool (*held_back)(const void *ctx);
+    /* Watcher thread, under its lock: the client has gone, close will follow; NULL = it is soon enough then. */
+    void (*left)(void *ctx);
     /* The exchange is over, for whatever reason; after it no call is made.  Must stop calls of api_wake(). */
     void (*close)(void *ctx);
 } api_source;

@@ -370,13 +370,10 @@ tp_status rt_engine_submit(rt_engine *e, const rt_request_desc *d, rt_request **
     return TP_OK;
 }
 
-void rt_request_cancel(rt_request *r)
+void rt_request_abandon(rt_request *r)
 {
     rt_engine *e = r->engine;
 
-    pthread_mutex_lock(&r->lock);
-    r->desc.notify = NULL;
-    pthread_mutex_unlock(&r->lock);
     if (atomic_exchange(&r->cancelled, true))
         return;
     rt_request_ref(r); /* the list's */
@@ -385,6 +382,14 @@ void rt_request_cancel(rt_request *r)
     e->inbox.cancelled = r;
     pthread_cond_signal(&e->inbox.wake);
     pthread_mutex_unlock(&e->inbox.lock);
+}
+
+void rt_request_cancel(rt_request *r)
+{
+    pthread_mutex_lock(&r->lock);
+    r->desc.notify = NULL;
+    pthread_mutex_unlock(&r->lock);
+    rt_request_abandon(r);
 }
 
 void rt_request_release(rt_request *r)

@@ -207,6 +207,8 @@ bool rt_request_done(const rt_request *r);
 bool rt_request_held_back(const rt_request *r);
 /* The reader has gone: blocks are freed within a step; no further notify after this returns. */
 void rt_request_cancel(rt_request *r);
+/* The same for whoever holds a lock that notify takes: it may still be called.  The handle must not end meanwhile. */
+void rt_request_abandon(rt_request *r);
 /* Ends the handle (cancels first when unfinished). */
 void rt_request_release(rt_request *r);
 

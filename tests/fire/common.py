@@ -19,7 +19,7 @@ import time
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "tests" / "api"))
 
-from conftest import Server  # noqa: E402
+from conftest import BIN, Server  # noqa: E402, F401
 
 LONG = " ".join(f"number {i} follows" for i in range(300))
 
@@ -52,6 +52,18 @@ def connect(port, data=b"", receive_buffer=None, timeout=60, source=None):
     if data:
         s.sendall(data)
     return s
+
+
+def drain_ids(s, raw):
+    """How many token ids (return_token_ids) have come: in `raw`, which was read, and in what is there to be read."""
+    s.setblocking(False)
+    try:
+        while piece := s.recv(1 << 20):
+            raw += piece
+    except BlockingIOError:
+        pass
+    s.setblocking(True)
+    return sum(ids.count(b",") + 1 for ids in re.findall(rb'"token_ids":\[([0-9,]+)\]', raw))
 
 
 def leave(s, how):

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Runs the fire programs one after the other and prints all verdicts again at the end (make fire).
 
-FIRE      which: default "disconnects slow slowhttp proxy connections fds streams overload tokens"; soak takes half an hour
+FIRE      which: default "disconnects notice slow slowhttp proxy connections fds streams overload tokens"; soak takes half an hour
 FIRE_NICE niceness of the servers, where others use the machine too
 """
 
@@ -10,7 +10,7 @@ import pathlib
 import subprocess
 import sys
 
-PROGRAMS = "disconnects slow slowhttp proxy connections fds streams overload tokens"
+PROGRAMS = "disconnects notice slow slowhttp proxy connections fds streams overload tokens"
 
 
 def main():

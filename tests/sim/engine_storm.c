@@ -228,6 +228,11 @@ static void cancel(client *c, rt_request *r, int n, answer *a)
 {
     rt_event ev;
 
+    if (below(c, 2) == 0) {
+        pthread_mutex_lock(&c->lock); /* which notify() takes */
+        rt_request_abandon(r);
+        pthread_mutex_unlock(&c->lock);
+    }
     rt_request_cancel(r);
     pthread_mutex_lock(&c->lock);
     c->cancelled = true;
