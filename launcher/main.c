@@ -5,6 +5,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "base/clock.h"
 #include "base/fault.h"
 #include "base/log.h"
 #include "base/mem.h"
@@ -15,6 +16,7 @@
 #include "launcher/serve.h"
 
 #define EXIT_USAGE 2
+#define SPEAK_MS   2000 /* that rank 0 has to say what is wrong, before the others leave */
 
 static void print_version(void)
 {
@@ -87,14 +89,19 @@ static int run_command(const launch_options *o, int argc, char **argv)
 /* The text of the error that is kept, once on each host; the exit code. */
 static int refuse(void)
 {
+    int rank = launch_env_rank();
     char host[256] = "";
 
-    if (launch_env_rank() <= 0) {
+    if (rank <= 0) {
         fprintf(stderr, "tpserve: %s\n", tp_last_error());
-    } else if (launch_env_speaks()) { /* its environment or files may be others than rank 0's */
-        (void)gethostname(host, sizeof host - 1);
-        fprintf(stderr, "tpserve: rank %d on %s: %s\n", launch_env_rank(), host, tp_last_error());
+        return EXIT_USAGE;
     }
+    if (launch_env_speaks()) { /* its environment or files may be others than rank 0's */
+        (void)gethostname(host, sizeof host - 1);
+        fprintf(stderr, "tpserve: rank %d on %s: %s\n", rank, host, tp_last_error());
+    }
+    /* At the first exit mpirun kills the others, be it before they have spoken. */
+    tp_sleep_us(SPEAK_MS * 1000);
     return EXIT_USAGE;
 }
 
