@@ -4,6 +4,7 @@
 
 #include <curl/curl.h>
 #include <math.h>
+#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -11,6 +12,32 @@
 #include "base/log.h"
 #include "launcher/picture.h"
 #include "launcher/serve.h"
+
+#define EXIT_USAGE       2
+#define EXIT_INTERRUPTED 130 /* 128 + SIGINT, as shells have it */
+
+/* ---- Ctrl-C ---- */
+
+static volatile sig_atomic_t g_interrupted;
+
+static void interrupt(int number)
+{
+    (void)number;
+    g_interrupted = 1;
+}
+
+bool launch_interrupted(void)
+{
+    return g_interrupted != 0;
+}
+
+/* The first one ends the load and what was measured is told; the second ends the process. */
+static void watch_interrupt(void)
+{
+    struct sigaction act = {.sa_handler = interrupt, .sa_flags = (int)SA_RESETHAND};
+
+    (void)sigaction(SIGINT, &act, NULL);
+}
 
 /* ---- HTTP ---- */
 
@@ -66,7 +93,7 @@ static tp_status run_loads(launch_result *results, int *n_run, const launch_load
     }
     if (!opt->json)
         launch_print_results_head(stdout);
-    for (int i = 0; i < n; i++) {
+    for (int i = 0; i < n && !launch_interrupted(); i++) {
         *n_run = i + 1;
         TP_TRY(launch_http_load(&results[i], t, &loads[i]));
         if (!opt->json)
@@ -148,13 +175,13 @@ static tp_status run_http(const launch_options *opt, launch_http_target t, launc
                t.endpoint, loads[0].n_requests, loads[0].prefix_len + loads[0].input_len,
                loads[0].output_len);
     st = run_loads(results, n_run, loads, n, &t, opt);
-    if (st != TP_OK)
+    if (st != TP_OK || *n_run == 0)
         return st;
     return launch_tell_results(
         opt,
         &(launch_bench_head){
             .backend = "openai", .base_url = t.base_url, .endpoint = t.endpoint, .model = t.model},
-        results, n);
+        results, *n_run);
 }
 
 static int bench_http(const launch_options *opt)
@@ -175,12 +202,17 @@ static int bench_http(const launch_options *opt)
 
     if (curl_global_init(CURL_GLOBAL_DEFAULT) != CURLE_OK)
         return 1;
+    watch_interrupt();
     st = run_http(opt, t, results, &n_run);
     for (int i = 0; i < n_run; i++) {
         completed += results[i].completed + results[i].left;
         launch_result_release(&results[i]);
     }
     curl_global_cleanup();
+    if (st == TP_ERR_INVALID)
+        return EXIT_USAGE;
+    if (launch_interrupted())
+        return EXIT_INTERRUPTED;
     return st == TP_OK && completed > 0 ? 0 : 1;
 }
 

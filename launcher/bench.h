@@ -117,6 +117,8 @@ typedef struct launch_http_target {
     int64_t timeout_s; /* of one request */
 } launch_http_target;
 
+/* Ctrl-C came: nothing new begins, and what was measured is told. */
+bool launch_interrupted(void);
 /* The first model that the server names. */
 TP_MUST_USE tp_status launch_http_model(char *out, size_t cap, const launch_http_target *t);
 bool launch_http_answers(const char *url); /* 200 to a GET */

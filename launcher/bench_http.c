@@ -345,7 +345,7 @@ static int64_t start_time(const runner *run, int index)
 /* Starts what is due and returns when the next is; INT64_MAX: when a slot gets free. */
 static int64_t start_due(runner *run)
 {
-    while (run->next < run->load->n_requests) {
+    while (run->next < run->load->n_requests && !launch_interrupted()) {
         if (run->free < 0)
             return INT64_MAX;
         if (start_time(run, run->next) > tp_now_ns())
@@ -568,7 +568,8 @@ static void run_all(runner *run)
     rt_progress_init(&bar, run->target->progress, "requests");
     run->begin_ns = tp_now_ns();
     next_start_ns = start_due(run);
-    while ((run->in_flight > 0 || run->next < run->load->n_requests) && run->status == TP_OK) {
+    while ((run->in_flight > 0 || run->next < run->load->n_requests) && run->status == TP_OK &&
+           !launch_interrupted()) {
         turn(run, next_start_ns);
         next_start_ns = start_due(run);
         if (tp_now_ns() - shown_ns > PROGRESS_EVERY_NS) {
@@ -578,6 +579,9 @@ static void run_all(runner *run)
     }
     run->result->duration_s = (double)(tp_now_ns() - run->begin_ns) / (double)TP_NS_PER_S;
     rt_progress_end(&bar);
+    if (launch_interrupted())
+        tp_warn("bench", "interrupted: %d of %d requests were started, %d of them had not ended",
+                run->next, run->load->n_requests, run->in_flight);
 }
 
 /* ---- a load ---- */

@@ -127,6 +127,22 @@ def test_clients_that_leave(server):
     server.wait_metric("kv_cache_usage_perc", 0, 20)
 
 
+def test_interrupted(server):
+    """Ctrl-C ends the load, and what was measured by then is told."""
+    with subprocess.Popen([BIN, "bench", "--base-url", server.url, "--json", *SHORT, "--num-prompts", "1000000",
+                           "--max-concurrency", "2,4", "--num-warmups", "0"],
+                          stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=mpi_env()) as p:
+        before = server.metric("generation_tokens_total")
+        deadline = time.monotonic() + LONGEST
+        while server.metric("generation_tokens_total") < before + 100 and time.monotonic() < deadline:
+            time.sleep(0.05)
+        p.send_signal(signal.SIGINT)
+        out, err = p.communicate(timeout=LONGEST)
+    results = json.loads(out)
+    assert p.returncode == 130 and "interrupted" in err, err
+    assert len(results) == 1 and 0 < results[0]["completed"] < 1000000 and results[0]["failed"] == 0
+
+
 def test_server_that_dies(start, tmp_path):
     s = start("--device", "null", ranks=1)
     output = tmp_path / "r.json"
