@@ -16,12 +16,9 @@
 #include "kernels/cpu/tiles_amx.h"
 #include "kernels/cpu/vec.h"
 
-#define TOKENS_MAX 256 /* cpu_attn.c's tile of positions */
-
-enum {
-    PAIRS = TILE_K / 2,
-    PAIR_NUMBERS = 2 * TILE_K
-}; /* of tokens in a step; of 32 dimensions of a pair */
+#define TOKENS_MAX   256          /* cpu_attn.c's tile of positions */
+#define PAIRS        (TILE_K / 2) /* of tokens, in a step */
+#define PAIR_NUMBERS (2 * TILE_K) /* 32 dimensions of both tokens */
 
 _Static_assert(KERN_CPU_ATTN_BLOCK == 2 * TILE_ROWS, "one or two tiles of rows");
 
