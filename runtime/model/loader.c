@@ -205,6 +205,7 @@ static void init_locks(rt_loader *ld)
 static void release(rt_loader *ld)
 {
     end_crew(ld);
+    ld->m->load_bytes = ld->bytes_read;
     rt_load_settle(ld);
     for (int i = 0; ld->workers != NULL && i < ld->n_hired; i++)
         tp_free(ld->workers[i].slot.data);
@@ -250,7 +251,6 @@ tp_status rt_load_params(rt_model *m, const char *dir, rt_param *params, int n)
         m->late = ld;
         return TP_OK;
     }
-    m->load_bytes = ld->bytes_read;
     release(ld);
     return st;
 }
@@ -281,6 +281,5 @@ void rt_load_stop(rt_model *m)
     if (ld == NULL)
         return;
     m->late = NULL;
-    m->load_bytes = ld->bytes_read;
     release(ld);
 }
