@@ -305,7 +305,7 @@ void api_watch_remove(api_watch *w, api_link *l)
     if (l->next != NULL)
         l->next->prev = l->prev;
     w->n_links--;
-    for (api_link **at = &w->wakes; *at != NULL; at = &(*at)->wake_next) {
+    for (api_link **at = &w->wakes; l->wake_due && *at != NULL; at = &(*at)->wake_next) {
         if (*at == l) {
             *at = l->wake_next;
             break;

@@ -13,7 +13,6 @@
 #include "launcher/picture.h"
 #include "launcher/serve.h"
 
-#define EXIT_USAGE       2
 #define EXIT_INTERRUPTED 130 /* 128 + SIGINT, as shells have it */
 
 /* ---- Ctrl-C ---- */
@@ -210,7 +209,7 @@ static int bench_http(const launch_options *opt)
     }
     curl_global_cleanup();
     if (st == TP_ERR_INVALID)
-        return EXIT_USAGE;
+        return LAUNCH_EXIT_USAGE;
     if (launch_interrupted())
         return EXIT_INTERRUPTED;
     return st == TP_OK && completed > 0 ? 0 : 1;

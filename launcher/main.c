@@ -15,8 +15,7 @@
 #include "launcher/ranks.h"
 #include "launcher/serve.h"
 
-#define EXIT_USAGE 2
-#define SPEAK_MS   2000 /* that rank 0 has to say what is wrong, before the others leave */
+#define SPEAK_MS 2000 /* that rank 0 has to say what is wrong, before the others leave */
 
 static void print_version(void)
 {
@@ -94,7 +93,7 @@ static int refuse(void)
 
     if (rank <= 0) {
         fprintf(stderr, "tpserve: %s\n", tp_last_error());
-        return EXIT_USAGE;
+        return LAUNCH_EXIT_USAGE;
     }
     if (launch_env_speaks()) { /* its environment or files may be others than rank 0's */
         (void)gethostname(host, sizeof host - 1);
@@ -102,7 +101,7 @@ static int refuse(void)
     }
     /* At the first exit mpirun kills the others, be it before they have spoken. */
     tp_sleep_us(SPEAK_MS * 1000);
-    return EXIT_USAGE;
+    return LAUNCH_EXIT_USAGE;
 }
 
 int main(int argc, char **argv)

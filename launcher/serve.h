@@ -7,6 +7,8 @@
 #include "launcher/options.h"
 #include "runtime/engine.h"
 
+#define LAUNCH_EXIT_USAGE 2
+
 int launch_serve(const launch_options *opt);
 int launch_inspect(const launch_options *opt);
 int launch_plan_command(const launch_options *opt);

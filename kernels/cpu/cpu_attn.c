@@ -22,10 +22,9 @@
 #define TILE        256 /* positions */
 #define TILE_GROUPS (TILE / KERN_CPU_GROUP)
 #define BLOCK       KERN_CPU_ATTN_BLOCK
-#define ROUND_STEP                                                                                 \
-    32 /* weights in BF16 come in runs of so many positions, with zeros where need be */
-#define FETCH_VECS 8         /* blocks up to this size ask for memory ahead */
-#define TEAM_WORK  (1 << 16) /* multiply-adds (of q k^T) that repay a team */
+#define ROUND_STEP  32 /* positions: AMX takes weights in such runs, with zeros where need be */
+#define FETCH_VECS  8  /* blocks up to this size ask for memory ahead */
+#define TEAM_WORK   (1 << 16) /* multiply-adds (of q k^T) that repay a team */
 
 typedef struct head_run {
     int32_t first, n; /* query heads */

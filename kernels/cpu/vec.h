@@ -53,7 +53,7 @@ struct kern_cpu_vec {
     void (*silu_bf16)(uint16_t *out, const float *gate, const float *up, int n);
     /* Turns element i with element i + n; cos_sin [n, 2]. */
     void (*rope)(float *x, const float *cos_sin, int n);
-    /* Storage conversion: round to nearest even. */
+    /* Storage conversion: round to nearest even.  out may be x. */
     void (*to_bf16)(uint16_t *out, const float *x, int n);
     void (*to_f16)(uint16_t *out, const float *x, int n);
 

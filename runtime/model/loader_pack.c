@@ -5,6 +5,7 @@
 
 #include "base/hash.h"
 #include "base/log.h"
+#include "kernels/convert.h"
 #include "runtime/model/loader_impl.h"
 
 /* ---- reading ---- */
@@ -77,39 +78,13 @@ static bool has_not_finite(const rt_load_slot *s)
 
 /* ---- packing ---- */
 
-static float f16_value(uint16_t h)
-{
-    uint32_t exponent = (h >> 10) & 31, fraction = h & 1023;
-    float v = exponent == 0 ? ldexpf((float)fraction, -24)
-                            : ldexpf((float)(fraction + 1024), (int)exponent - 25);
-
-    if (exponent == 31)
-        v = fraction == 0 ? INFINITY : NAN;
-    return (h & 0x8000) != 0 ? -v : v;
-}
-
-static float bf16_value(uint16_t h)
-{
-    uint32_t bits = (uint32_t)h << 16;
-    float v;
-
-    memcpy(&v, &bits, sizeof v);
-    return v;
-}
-
 /* Elements [from, from + n) of a vector's block. */
 static void unpack_vector(float *out, const rt_load_slot *s, int64_t from, int64_t n)
 {
-    for (int64_t i = 0; i < n; i++) {
-        uint16_t half;
+    int64_t size = (int64_t)kern_dtype_bytes(s->dtype);
 
-        if (s->dtype == KERN_DTYPE_F32) {
-            memcpy(&out[i], s->data + 4 * (from + i), 4);
-            continue;
-        }
-        memcpy(&half, s->data + 2 * (from + i), 2);
-        out[i] = s->dtype == KERN_DTYPE_BF16 ? bf16_value(half) : f16_value(half);
-    }
+    for (int64_t i = 0; i < n; i++)
+        out[i] = kern_load_f32(s->data + (from + i) * size, s->dtype);
 }
 
 static tp_status put_vector(rt_load_worker *w, float *dst)
